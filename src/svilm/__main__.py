@@ -1,0 +1,5 @@
+"""`python -m svilm`, which torchrun needs."""
+
+from svilm.cli import main
+
+main()

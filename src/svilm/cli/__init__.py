@@ -1,0 +1,125 @@
+"""The command line.  Only light imports here: `svilm --help` answers at once."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from svilm.cli import prepare, train
+from svilm.version import __version__
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="S-ViLM: pre-train a video-language model from video-caption pairs, and find videos by words.",
+    epilog="Start here: [bold]svilm demo[/bold] draws a world, trains on it and writes a report.",
+)
+app.add_typer(prepare.app, name="prepare")
+app.command("train")(train.train)
+app.command("evaluate")(train.evaluate)
+app.command("look")(train.look)
+app.command("show")(train.show)
+
+Folder = Annotated[Path, typer.Argument(help="Folder to write to.", metavar="DIR")]
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        print(f"svilm {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def world(
+    folder: Folder,
+    clips: Annotated[int, typer.Option(min=1, help="Training clips.")] = 2000,
+    test_clips: Annotated[int, typer.Option(min=1, help="Held-out clips.")] = 500,
+    untrimmed: Annotated[int, typer.Option(min=0, help="Long videos with labelled segments.")] = 20,
+    seed: Annotated[int, typer.Option(help="Same seed, same world.")] = 0,
+    size: Annotated[int, typer.Option(min=32, help="Side of the frames in pixels.")] = 64,
+    frames: Annotated[int, typer.Option(min=4, help="Frames per clip.")] = 16,
+    fps: Annotated[int, typer.Option(min=1, help="Frames per second.")] = 8,
+    workers: Annotated[int | None, typer.Option(help="Processes; default: all cores.")] = None,
+) -> None:
+    """Draw a world of moving shapes: real mp4 files with exact truth, in the benchmarks' own formats."""
+    from svilm.data.world import draw_world
+
+    print(
+        draw_world(
+            folder, clips=clips, test_clips=test_clips, untrimmed=untrimmed, seed=seed, size=size, frames=frames,
+            fps=fps, workers=workers,
+        )  # fmt: skip
+    )
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.", metavar="RUN")],
+    baseline: Annotated[
+        Path | None, typer.Option(help="Another run to set beside it, for instance without temporal grouping.")
+    ] = None,
+    queries: Annotated[int, typer.Option(min=1, help="Queries shown with their results.")] = 8,
+) -> None:
+    """Write one self-contained report.html about a run."""
+    from svilm.report import write_report
+
+    print(write_report(run, baseline=baseline, queries=queries))
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is installed, what is missing, what clashes, and what this machine can do."""
+    from svilm.doctor import describe, examine
+
+    found = examine()
+    print(describe(found))
+    raise typer.Exit(0 if found.ok else 1)
+
+
+@app.command()
+def demo(
+    to: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/demo"),
+    world: Annotated[Path | None, typer.Option(help="Folder of the drawn world; default: TO-world.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps; default: the recipe's.")] = None,
+    clips: Annotated[int, typer.Option(min=64, help="Training clips to draw.")] = 4000,
+    test_clips: Annotated[int, typer.Option(min=20, help="Held-out clips to draw.")] = 500,
+) -> None:
+    """Everything at once: draw a world, prepare it, pre-train S-ViLM, retrieve, and write a report."""
+    from svilm.cli.demo import run_demo
+
+    run_demo(to, world or to.with_name(to.name + "-world"), steps=steps, clips=clips, test_clips=test_clips)
+
+
+def main() -> NoReturn:
+    """Run the command line; a mistake of the user ends in one line on stderr and exit code 1, never a traceback.
+
+    SVILM_TRACEBACK=1 shows the traceback all the same.
+    """
+    try:
+        app()
+    except KeyboardInterrupt:
+        _stop("interrupted", 130)
+    except Exception as error:
+        if os.environ.get("SVILM_TRACEBACK") == "1" or not _expected(error):
+            raise
+        _stop(str(error), 1)
+    sys.exit(0)
+
+
+def _expected(error: Exception) -> bool:
+    """Whether an error is about the user's input or files, so that its message says it all."""
+    if isinstance(error, (ValueError, OSError, ArithmeticError)):
+        return True
+    return type(error).__name__ == "DecodeError"  # by name: importing it would load the video library
+
+
+def _stop(message: str, code: int) -> NoReturn:
+    print(f"svilm: {message}", file=sys.stderr)
+    sys.exit(code)

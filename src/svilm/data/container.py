@@ -1,0 +1,262 @@
+"""Opening a video file safely and running its decoder: packets in, frames out, every failure typed.
+
+A path is never a URL, only regular files are read, and only formats that cannot reach other files.  Decoding
+is single-threaded, because frame threads hang on some damaged files and give other pixels on each run.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from typing import Literal, NoReturn
+
+import av
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+Reason = Literal[
+    "not_found",  # no such file, a broken link, a name that cannot be a path
+    "no_permission",
+    "not_regular_file",  # a folder, pipe, device or socket
+    "empty",
+    "not_a_video",  # text, an archive, a web page saved under a video's name
+    "forbidden_format",  # a playlist or description that would open other files or hosts
+    "still_image",  # a picture, or audio with cover art
+    "no_video_stream",
+    "no_frames",  # a video stream from which nothing can be decoded
+    "unsupported",  # no decoder for the codec
+    "too_large",  # more pixels, streams or frames than an honest video has
+    "damaged",  # a wanted frame is missing or was decoded from broken data
+    "outside_clip",  # frames asked for beyond the end of the video
+]
+
+MAX_PIXELS = 8192 * 4320
+MAX_STREAMS = 64
+
+_FORMATS = "mov,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif,h264,hevc,m4v,mpegvideo,ivf,obu"
+_OPTIONS = {
+    "protocol_whitelist": "file",  # a file may name a URL
+    "format_whitelist": _FORMATS,  # leaves out playlists, which open other files, and pictures
+    "max_pixels": str(MAX_PIXELS),
+    "max_streams": str(MAX_STREAMS),
+}
+
+# What PyAV raises on bad files besides its own errors: UnicodeDecodeError, IndexError, AttributeError, ...
+_ERRORS = (
+    av.FFmpegError,
+    OSError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    MemoryError,
+    RuntimeError,
+)
+
+
+class DecodeError(Exception):
+    """A video, or the wanted part of it, that cannot be read.
+
+    ``path`` of the file, ``seconds`` from the beginning of the video (None when the whole file is meant),
+    ``reason`` one stable word for counting, ``message`` one line for people.
+    """
+
+    def __init__(self, path: str, seconds: float | None, reason: Reason, message: str) -> None:
+        super().__init__(path, seconds, reason, message)  # these four rebuild it in another process
+        self.path, self.seconds, self.reason, self.message = path, seconds, reason, message
+
+    def __str__(self) -> str:
+        path = self.path if self.path.isprintable() else ascii(self.path)
+        place = "" if self.seconds is None else f"at {self.seconds:.2f} s: "
+        return f"{path}: {place}{self.message} ({self.reason})"
+
+
+def fail(path: str, reason: Reason, message: str, seconds: float | None = None) -> NoReturn:
+    """Raise DecodeError with a message of one line."""
+    raise DecodeError(path, seconds, reason, " ".join(message.split())) from None
+
+
+@contextmanager
+def typed_errors(path: str, seconds: float | None = None) -> Iterator[None]:
+    """Whatever PyAV raises inside becomes a DecodeError with reason "damaged"."""
+    try:
+        yield
+    except _ERRORS as error:
+        fail(path, "damaged", str(error), seconds)
+
+
+class OpenVideo:
+    """An open file and its first video stream that is not a still picture; made by ``open_video``.
+
+    ``trouble`` is the first thing that went wrong while packets were read and decoded, None if nothing did.
+    """
+
+    def __init__(self, path: str, container: InputContainer) -> None:
+        self.path, self.container = path, container
+        self.stream = _choose_stream(path, container)
+        self.codec = self.stream.codec_context
+        self.codec.thread_type, self.codec.thread_count = "SLICE", 1
+        self.codec.options = {"max_pixels": str(MAX_PIXELS)}
+        self.trouble: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """Short name of the container format: "mov" for mp4, "matroska" for webm."""
+        return self.container.format.name.split(",")[0]
+
+    @property
+    def time_base(self) -> Fraction:
+        """Seconds per unit of a packet's times."""
+        return Fraction(self.stream.time_base or 1)
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames per second as the file states it, 25 if it does not; for files without times only."""
+        return Fraction(self.stream.average_rate or self.stream.base_rate or 25)
+
+    def seek(self, pts: int) -> None:
+        """Go to the key frame at or before ``pts``; the next frames come from ``decode(after_seek=True)``."""
+        with typed_errors(self.path):
+            self.container.seek(pts, stream=self.stream)
+
+    def packets(self) -> Iterator[Packet]:  # type: ignore[type-arg]  # generic for the type checker only
+        """The stream's packets that hold data, from the current position to the first unreadable place."""
+        packets = self.container.demux(self.stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except _ERRORS as error:
+                self._note(error)
+                return
+            if packet is None:
+                return
+            if packet.is_corrupt:
+                self._note("a packet is incomplete")
+            if packet.size:  # an empty one would tell the decoder that the video ends
+                yield packet
+
+    def decode(self, *, after_seek: bool = False) -> Iterator[tuple[VideoFrame, bool]]:
+        """(frame, whether it is intact) from the current position on, in presentation order.
+
+        After an error no frame is intact until a key frame is shown that was read after the error; after a
+        seek none before the first key frame.
+        """
+        intact, key_read = not after_seek, True
+        for packet in self._packets_and_end():
+            frames = self._decode_one(packet)
+            if frames is None or (packet is not None and packet.is_corrupt):
+                intact = key_read = False
+            elif packet is not None and packet.is_keyframe:
+                key_read = True
+            for frame in frames or ():
+                if frame.is_corrupt:
+                    self._note("a frame could be decoded in part only")
+                    intact = False
+                elif frame.key_frame and key_read:
+                    intact = True
+                yield frame, intact
+
+    def decode_alone(self, packet: Packet) -> VideoFrame | None:  # type: ignore[type-arg]
+        """The frame of a key packet by itself, None if it has none; the decoder forgets about it."""
+        frames = [*(self._decode_one(packet) or ()), *(self._decode_one(None) or ())]
+        self.codec.flush_buffers()
+        return frames[0] if frames else None
+
+    def no_frames(self) -> NoReturn:
+        """Raise the error for a video from which nothing can be decoded."""
+        fail(
+            self.path, "no_frames", f"no frame can be decoded: {self.trouble or 'the video stream is empty'}"
+        )
+
+    def _packets_and_end(self) -> Iterator[Packet | None]:  # type: ignore[type-arg]
+        yield from self.packets()
+        yield None  # makes the decoder give out the frames that it still holds
+
+    def _decode_one(self, packet: Packet | None) -> list[VideoFrame] | None:  # type: ignore[type-arg]
+        try:
+            return self.codec.decode(packet)
+        except _ERRORS as error:
+            self._note(error)
+            return None
+
+    def _note(self, trouble: object) -> None:
+        self.trouble = self.trouble or str(trouble)
+
+
+@contextmanager
+def open_video(path: str) -> Iterator[OpenVideo]:
+    """Open the video at an absolute path; closed on leaving.
+
+    Raises DecodeError for what is not a regular file, not an allowed format, or has no video stream.
+    """
+    _check_file(path)
+    try:
+        container = av.open("file:" + path, options=dict(_OPTIONS), metadata_errors="replace")
+    except _ERRORS as error:
+        _refuse(path, error)
+    with container:
+        yield OpenVideo(path, container)
+
+
+def _choose_stream(path: str, container: InputContainer) -> VideoStream:
+    if len(container.streams) > MAX_STREAMS:
+        fail(path, "too_large", f"{len(container.streams)} streams, at most {MAX_STREAMS} are allowed")
+    if not container.streams.video:
+        fail(path, "no_video_stream", "there is no video in this file")
+    pictures = Disposition.attached_pic | Disposition.still_image | Disposition.timed_thumbnails
+    stream = next((s for s in container.streams.video if not s.disposition & pictures), None)
+    if stream is None:
+        fail(path, "still_image", "only a still picture or cover art, no video")
+    if stream.codec_context is None:
+        fail(path, "unsupported", "there is no decoder for the codec of this video")
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width * height > MAX_PIXELS:
+        fail(path, "too_large", f"frames of {width}x{height}, at most {MAX_PIXELS} pixels are allowed")
+    return stream
+
+
+def _check_file(path: str) -> None:
+    if "\0" in path:
+        fail(path, "not_found", "a path cannot hold a NUL character")
+    try:
+        status = os.stat(path)
+    except PermissionError:
+        fail(path, "no_permission", "no permission to look at this file")
+    except (OSError, ValueError) as error:
+        fail(path, "not_found", (getattr(error, "strerror", None) or str(error)).lower())
+    if not stat.S_ISREG(status.st_mode):
+        fail(path, "not_regular_file", "a folder, pipe, socket or device, not a file")
+    if status.st_size == 0:
+        fail(path, "empty", "the file is empty")
+
+
+_BEGINNINGS: tuple[tuple[int, bytes, Reason, str], ...] = (
+    (4, b"ftyp", "damaged", "an mp4 file without a usable index (moov); it was probably cut short"),
+    (0, b"\x1a\x45\xdf\xa3", "damaged", "a Matroska or WebM file with a broken header"),
+    (0, b"#EXTM3U", "forbidden_format", "a playlist, which may open other files"),
+    (0, b"ffconcat", "forbidden_format", "a playlist, which may open other files"),
+    (0, b"v=0", "forbidden_format", "a session description, which opens network connections"),
+    (0, b"\x89PNG", "still_image", "a PNG picture"),
+    (0, b"\xff\xd8\xff", "still_image", "a JPEG picture"),
+    (0, b"ID3", "no_video_stream", "an audio file"),
+    (0, b"<", "not_a_video", "a web page or XML, perhaps the error message of a download"),
+    (0, b"{", "not_a_video", "JSON, perhaps the error message of a download"),
+    (0, b"PK", "not_a_video", "a zip archive"),
+    (0, b"%PDF", "not_a_video", "a PDF document"),
+)
+
+
+def _refuse(path: str, error: Exception) -> NoReturn:
+    """Say why FFmpeg would not open a file, going by how the file begins."""
+    if isinstance(error, PermissionError):
+        fail(path, "no_permission", "no permission to read this file")
+    with typed_errors(path), open(path, "rb") as file:
+        head = file.read(16)
+    for offset, magic, reason, words in _BEGINNINGS:
+        if head[offset:].startswith(magic):
+            fail(path, reason, words)
+    fail(path, "not_a_video", f"none of the formats that are read here ({_FORMATS})")

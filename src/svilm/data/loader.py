@@ -1,0 +1,249 @@
+"""From manifest to batches: what a sample contains depends on (seed, epoch, position) alone.
+
+So the order is the same for any number of workers, the global batch for any number of ranks, and the
+state of the loader is one number, the step.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from pydantic import Field
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from svilm.config import Config
+from svilm.data.augment import CutPaste, cut_and_paste, sample_paste
+from svilm.data.decode import DecodeError
+from svilm.data.language import Language, Tokenizer, noun_prompts, pack
+from svilm.data.manifest import Entry, Manifest
+from svilm.data.sample import Sampling, load_clip
+from svilm.runtime import derive_seed, rank, world_size
+from svilm.types import Batch, Paste
+
+_SIDES = re.compile(r"\b(left|right|leftwards?|rightwards?|(?:anti|counter)?-?clockwise)\b", re.IGNORECASE)
+_CANDIDATES = 8  # how many other clips may stand in for an unreadable one before training stops
+
+
+class Data(Config):
+    """Where training clips come from and how they are read."""
+
+    manifest: str = ""
+    """Training manifest, made by `svilm prepare`."""
+    batch: int = Field(64, ge=1)
+    """Clips per step over all ranks together."""
+    workers: int = Field(1, ge=0)
+    """Worker processes per rank that decode; 0 decodes in the training process."""
+    flip: float = Field(0.0, ge=0.0, le=1.0)
+    """Chance of mirroring a clip; never done when the caption speaks of left, right or a sense of rotation."""
+    skip_budget: float = Field(0.05, ge=0.0, le=1.0)
+    """Training stops when a larger share of the clips asked for could not be read."""
+    sampling: Sampling = Sampling()
+    """Frames, size and crop."""
+    language: Language = Language()
+    """Captions and nouns."""
+    paste: CutPaste = CutPaste()
+    """Cut-and-paste (section 3.2)."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One clip with one of its captions, before batching."""
+
+    step: int
+    id: str
+    frames: UInt8[Tensor, "frames high wide 3"]
+    seconds: Float[Tensor, " frames"]
+    caption: str
+    nouns: tuple[str, ...]
+    prompts: tuple[str, ...]
+    skipped: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class Key:
+    """Which example to make: the step it belongs to, its position in the epoch, the entry found there."""
+
+    step: int
+    epoch: int
+    position: int
+    index: int
+
+
+class Order(Sampler[list[Key]]):
+    """The batches of this rank from step ``start`` to ``stop``.
+
+    Every epoch is a fresh permutation of the manifest, cut into global batches; a remainder is dropped.
+    Raises ValueError when the manifest holds less than one batch or the ranks do not divide it.
+    """
+
+    def __init__(self, clips: int, batch: int, seed: int, start: int, stop: int) -> None:
+        ranks = world_size()
+        if batch % ranks:
+            raise ValueError(f"data.batch = {batch} must be a multiple of the {ranks} ranks")
+        if clips < batch:
+            raise ValueError(f"the manifest has {clips} clips, fewer than data.batch = {batch}; lower data.batch")
+        self.clips, self.batch, self.seed, self.start, self.stop = clips, batch, seed, start, stop
+        self.share = batch // ranks
+
+    def __len__(self) -> int:
+        return max(0, self.stop - self.start)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        per_epoch = self.clips // self.batch
+        known, permutation = -1, np.empty(0, dtype=np.int64)
+        for step in range(self.start, self.stop):
+            epoch, number = divmod(step, per_epoch)
+            if epoch != known:
+                rng = np.random.default_rng(derive_seed(self.seed, "order", epoch))
+                known, permutation = epoch, rng.permutation(self.clips)
+            first = number * self.batch + rank() * self.share
+            yield [Key(step, epoch, p, int(permutation[p])) for p in range(first, first + self.share)]
+
+
+class Clips(Dataset[Example]):
+    """Examples by key.  An unreadable clip is replaced by another, always the same one, and counted."""
+
+    def __init__(self, manifest: Manifest, data: Data, seed: int) -> None:
+        self.manifest, self.data, self.seed = manifest, data, seed
+
+    def __getitem__(self, key: Key) -> Example:
+        rng = np.random.default_rng(derive_seed(self.seed, "clip", key.epoch, key.position))
+        skipped: Counter[str] = Counter()
+        index = key.index
+        for _ in range(_CANDIDATES):
+            entry = self.manifest[index]
+            try:
+                return self._example(key.step, entry, rng, skipped)
+            except DecodeError as error:
+                skipped[error.reason] += 1
+                last = error
+            index = int(rng.integers(len(self.manifest)))
+        raise ValueError(f"{_CANDIDATES} clips in a row could not be read, the last one: {last}")
+
+    def _example(self, step: int, entry: Entry, rng: np.random.Generator, skipped: Counter[str]) -> Example:
+        choice = int(rng.integers(len(entry.captions)))
+        caption = entry.captions[choice]
+        nouns, prompts = noun_prompts(entry.nouns[choice], self.data.language.nouns, rng)
+        clip = load_clip(
+            self.manifest.path_of(entry),
+            entry.start,
+            entry.end,
+            self.data.sampling,
+            rng,
+            flip=self.data.flip if _SIDES.search(caption) is None else 0.0,
+        )
+        return Example(step, entry.id, clip.frames, clip.seconds, caption, nouns, prompts, skipped)
+
+
+class Collate:
+    """Examples -> Batch, with cut-and-paste drawn from (seed, step, block of the global batch)."""
+
+    def __init__(self, tokenizer: Tokenizer, data: Data, seed: int) -> None:
+        self.tokenizer, self.data, self.seed = tokenizer, data, seed
+
+    def __call__(self, examples: Sequence[Example]) -> Batch:
+        """Stack the clips, pack the texts, blend the pixels."""
+        video = torch.stack([e.frames for e in examples])
+        paste = None
+        if self.data.paste.probability > 0:
+            paste = self._paste(examples[0].step, len(examples), video.shape[1])
+            video = cut_and_paste(video, paste, self.data.paste.clip_window)
+        text = pack(
+            [e.caption for e in examples], [e.prompts for e in examples], self.tokenizer, self.data.language
+        )
+        return Batch(
+            ids=tuple(e.id for e in examples),
+            captions=tuple(e.caption for e in examples),
+            nouns=tuple(e.nouns for e in examples),
+            video=video,
+            seconds=torch.stack([e.seconds for e in examples]),
+            text_ids=text.ids,
+            text_mask=text.mask,
+            caption_index=text.caption_index,
+            noun_index=text.noun_index,
+            noun_mask=text.noun_mask,
+            paste=paste,
+            skipped=sum((e.skipped for e in examples), Counter()),
+        )
+
+    def _paste(self, step: int, clips: int, frames: int) -> Paste:
+        window = self.data.paste.clip_window
+        if frames % window:
+            raise ValueError(f"paste.clip_window = {window} must divide the {frames} frames of a clip")
+        size = self.data.paste.block or clips
+        if clips % size:
+            raise ValueError(f"paste.block = {size} must divide the {clips} clips that each rank holds")
+        masks, partners = [], []
+        for first in range(0, clips, size):
+            block = (rank() * clips + first) // size
+            generator = np.random.default_rng(derive_seed(self.seed, "paste", step, block))
+            paste = sample_paste(size, frames // window, self.data.paste, generator)
+            masks.append(paste.mask)
+            partners.append(paste.partner + first)
+        return Paste(torch.cat(masks), torch.cat(partners))
+
+
+def training_batches(
+    manifest: Manifest, data: Data, tokenizer: Tokenizer, *, seed: int, start: int, stop: int, pin: bool = False
+) -> DataLoader[Batch]:
+    """This rank's batches of steps ``start`` <= step < ``stop``, decoded ahead by worker processes."""
+    loader: DataLoader[Batch] = DataLoader(
+        Clips(manifest, data, seed),
+        batch_sampler=Order(len(manifest), data.batch, seed, start, stop),
+        collate_fn=Collate(tokenizer, data, seed),
+        num_workers=data.workers,
+        worker_init_fn=_quiet_worker,
+        prefetch_factor=4 if data.workers else None,
+        pin_memory=pin,
+    )
+    return loader
+
+
+@dataclass(frozen=True)
+class StillClip:
+    """A clip for evaluation: the entry and its centre frames."""
+
+    entry: Entry
+    frames: UInt8[Tensor, "frames high wide 3"]
+    seconds: Float[Tensor, " frames"]
+
+
+class _Stills(Dataset[StillClip]):
+    def __init__(self, manifest: Manifest, sampling: Sampling) -> None:
+        self.manifest, self.sampling = manifest, sampling
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    def __getitem__(self, index: int) -> StillClip:
+        entry = self.manifest[index]
+        clip = load_clip(self.manifest.path_of(entry), entry.start, entry.end, self.sampling, None)
+        return StillClip(entry, clip.frames, clip.seconds)
+
+
+def evaluation_clips(
+    manifest: Manifest, sampling: Sampling, *, batch: int, workers: int, indices: Sequence[int] | None = None
+) -> DataLoader[list[StillClip]]:
+    """Lists of at most ``batch`` clips in manifest order, or just those at ``indices``.
+
+    An unreadable clip raises DecodeError: a benchmark number never silently leaves one out.
+    """
+    same: Callable[[list[StillClip]], list[StillClip]] = list
+    loader: DataLoader[list[StillClip]] = DataLoader(
+        _Stills(manifest, sampling),
+        batch_size=batch,
+        sampler=None if indices is None else list(indices),
+        collate_fn=same,
+        num_workers=workers,
+        worker_init_fn=_quiet_worker,
+    )
+    return loader
+
+
+def _quiet_worker(_: int) -> None:
+    torch.set_num_threads(1)  # a forked child hangs in torch's OpenMP pool otherwise, and cores are shared

@@ -1,0 +1,187 @@
+"""The one schema of annotations: JSON Lines, a header first, then one clip per line.
+
+    {"svilm_manifest": 1, "source": "msrvtt", "protocol": "msrvtt-1ka-9k", "root": "videos", "official": 1000, ...}
+    {"id": "video9770", "video": "video9770.mp4", "captions": ["a man ..."], "nouns": [["man", ...]], ...}
+
+Reading maps the file and keeps only line offsets, so ten million clips cost 80 MB and are shared between
+worker processes.
+"""
+
+import json
+import mmap
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+VERSION = 1
+
+
+class ManifestError(ValueError):
+    """A manifest that cannot be read; the message names file, line and field."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What holds for a whole manifest."""
+
+    source: str
+    """Which `svilm prepare` reader made it: "msrvtt", "videocc", "folder", ..."""
+    root: str
+    """Folder of the videos: absolute, or relative to the manifest's own folder."""
+    official: int
+    """How many items the official list names, found or not; scores print scored/official against it."""
+    protocol: str = ""
+    """The split in words that go beside a number, for instance "msrvtt-1ka"."""
+    nouns: str = ""
+    """Which extractor made the noun phrases, for instance "textblob+repairs" or "spacy:en_core_web_sm"."""
+    struck: tuple[str, ...] = ()
+    """Items of the official list left out in the open (missing or undecodable), as "id: reason"."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One clip: part of a video with its captions.
+
+    ``start`` and ``end`` are seconds, half-open; None means from the beginning, to the end.
+    ``nouns[j]`` are the noun phrases of ``captions[j]``; both have the same length.
+    """
+
+    id: str
+    video: str
+    captions: tuple[str, ...]
+    nouns: tuple[tuple[str, ...], ...]
+    start: float | None = None
+    end: float | None = None
+    scene_changes: tuple[float, ...] = field(default=())
+    """Known scene changes, seconds from the beginning of the video; used to test temporal grouping."""
+
+    def __post_init__(self) -> None:
+        if not self.id or not self.video:
+            raise ValueError(f"id and video must not be empty, got {self.id!r}, {self.video!r}")
+        if "\0" in self.video:
+            raise ValueError(f"video {self.video!r} has a NUL character")
+        if len(self.captions) != len(self.nouns):
+            raise ValueError(f"{self.id}: {len(self.captions)} captions but {len(self.nouns)} lists of nouns")
+        start = 0.0 if self.start is None else self.start
+        if not (np.isfinite(start) and start >= 0):
+            raise ValueError(f"{self.id}: start is {self.start}, must be a finite number of seconds >= 0")
+        if self.end is not None and not (np.isfinite(self.end) and self.end > start):
+            raise ValueError(f"{self.id}: end is {self.end}, must be finite and after start ({start})")
+
+
+class Manifest:
+    """Random access to the entries of a manifest file.
+
+    ``len(m)``, ``m[i]``, iteration; ``m.header``; ``m.path_of(entry)`` is the video's absolute path.
+    Raises ManifestError when the file, its header or (on access) a line is not of the schema.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise ManifestError(f"{self.path}: no such manifest; make one with `svilm prepare`")
+        size = self.path.stat().st_size
+        if size == 0:
+            raise ManifestError(f"{self.path}: empty file; make a manifest with `svilm prepare`")
+        self._map = _map(self.path)
+        ends = np.flatnonzero(np.frombuffer(self._map, dtype=np.uint8) == ord("\n"))
+        if len(ends) == 0 or ends[-1] != size - 1:
+            raise ManifestError(f"{self.path}: last line has no end; the file was cut short, prepare it again")
+        self._starts = np.concatenate([[0], ends[:-1] + 1]).astype(np.int64)
+        self._ends = ends.astype(np.int64)
+        data = self._line(0)
+        if data.pop("svilm_manifest", None) != VERSION:
+            raise ManifestError(
+                f"{self.path}: line 1 must be a header with svilm_manifest = {VERSION}; "
+                "make the manifest with `svilm prepare`"
+            )
+        self.header: Header = _record(Header, data, self.path, 1)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["path"])  # type: ignore[misc]  # maps cannot be pickled: open again
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def __getitem__(self, index: int) -> Entry:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"{self.path} has {len(self)} entries, asked for {index}")
+        number = index % len(self) + 1
+        entry: Entry = _record(Entry, self._line(number), self.path, number + 1)
+        return entry
+
+    def __iter__(self) -> Iterator[Entry]:
+        return (self[i] for i in range(len(self)))
+
+    @property
+    def root(self) -> Path:
+        """Absolute folder of the videos."""
+        return Path(os.path.abspath(self.path.parent / self.header.root))
+
+    def path_of(self, entry: Entry) -> Path:
+        """Absolute path of an entry's video.  Raises ManifestError for a path that leaves the root."""
+        path = Path(os.path.abspath(self.root / entry.video))
+        if not path.is_relative_to(self.root):
+            raise ManifestError(f"{self.path}: {entry.id}: video {entry.video!r} lies outside {self.root}")
+        return path
+
+    def _line(self, number: int) -> dict[str, Any]:
+        text = self._map[self._starts[number] : self._ends[number]]
+        try:
+            data = json.loads(text)
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ManifestError(f"{self.path}: line {number + 1} is not JSON ({error})") from None
+        if not isinstance(data, dict):
+            raise ManifestError(f"{self.path}: line {number + 1} is not a JSON object")
+        return data
+
+
+def write_manifest(path: str | Path, header: Header, entries: Iterable[Entry]) -> int:
+    """Write a manifest whole or not at all, and return the number of entries.
+
+    Raises ValueError for an id that occurs twice.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    seen: set[str] = set()
+    try:
+        with open(part, "w", encoding="utf-8", newline="\n") as out:
+            out.write(json.dumps({"svilm_manifest": VERSION, **asdict(header)}, ensure_ascii=False) + "\n")
+            for entry in entries:
+                if entry.id in seen:
+                    raise ValueError(f"id {entry.id!r} occurs twice")
+                seen.add(entry.id)
+                row = {k: v for k, v in asdict(entry).items() if v is not None and v != ()}
+                out.write(json.dumps(row, ensure_ascii=False) + "\n")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return len(seen)
+
+
+def _map(path: Path) -> mmap.mmap:
+    with open(path, "rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _record(kind: Any, data: dict[str, Any], path: Path, number: int) -> Any:
+    known = {f.name for f in fields(kind)}
+    unknown = sorted(set(data) - known)
+    if unknown:
+        raise ManifestError(f"{path}: line {number} has unknown field {unknown[0]!r}; known: {sorted(known)}")
+    try:
+        return kind(**{k: _tuples(v) for k, v in data.items()})
+    except (TypeError, ValueError) as error:
+        raise ManifestError(f"{path}: line {number}: {error}") from None
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value

@@ -1,0 +1,88 @@
+"""What a run writes while it trains: metrics.jsonl, TensorBoard when installed, a progress bar."""
+
+import json
+import sys
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tqdm import tqdm
+
+
+class Logbook:
+    """One line of numbers per logged step, on disk at once.  Other ranks than 0 get a `Logbook(None, ...)`.
+
+    Lines of steps that a resumed run repeats are dropped when the logbook opens.
+    """
+
+    def __init__(self, folder: Path | None, *, start: int, steps: int) -> None:
+        self._file = self._board = None
+        self._bar = tqdm(
+            total=steps, initial=start, unit="step", desc="training", disable=folder is None, file=sys.stderr
+        )
+        self._began = time.monotonic()
+        if folder is not None:
+            path = folder / "metrics.jsonl"
+            if path.exists():
+                kept = [line for line in read_metrics(folder) if line["step"] < start]
+                path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
+            self._board = _tensorboard(folder)
+
+    def __enter__(self) -> "Logbook":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+        if self._file is not None:
+            self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Write the numbers of one step."""
+        if self._file is None:
+            return
+        row = {"step": step, "seconds": round(time.monotonic() - self._began, 3), **values}
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+
+    def advance(self, shown: Mapping[str, float]) -> None:
+        """Move the progress bar by one step and show a few numbers beside it."""
+        if shown:
+            self._bar.set_postfix({name: f"{value:.3g}" for name, value in shown.items()}, refresh=False)
+        self._bar.update()
+
+    def say(self, text: str) -> None:
+        """Print a line without breaking the progress bar."""
+        if not self._bar.disable:
+            self._bar.write(text, file=sys.stderr)
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl; a last line cut off by a crash is left out."""
+    rows = []
+    for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").split("\n"):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+def _tensorboard(folder: Path) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder / "tensorboard"))

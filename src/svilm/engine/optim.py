@@ -1,0 +1,85 @@
+"""Optimisers, parameter groups and the learning rate schedule (section 4.2 and the appendix's tables)."""
+
+import math
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from svilm.config import Config
+
+
+class Optim(Config):
+    """The optimiser; the defaults are the paper's."""
+
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD with momentum (the paper) or AdamW, which small batches need."""
+    lr: float = Field(0.1, gt=0)
+    """Peak learning rate of new parameters (group tokens, grouping blocks, projections, heads)."""
+    lr_video: float = Field(1.0, ge=0)
+    """Factor on `lr` for the ViT part of the video encoder; lower it when it starts from published weights."""
+    lr_text: float = Field(1.0, ge=0)
+    """Factor on `lr` for BERT."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    betas: tuple[float, float] = (0.9, 0.98)
+    """Moment decays of AdamW."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Decay of matrices; biases, norms, tokens, positions and temperatures are never decayed."""
+    warmup: float = Field(0.05, ge=0, lt=1)
+    """Share of the steps in which the rate rises linearly from zero."""
+    final: float = Field(0.0, ge=0, le=1)
+    """Rate at the last step over the peak, at the end of the cosine."""
+    clip_norm: float = Field(1.0, ge=0)
+    """Largest norm of the whole gradient; 0 does not clip."""
+
+
+def build_optimizer(config: Optim, named: Iterable[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
+    """An optimiser over the named parameters that need a gradient, in groups {video, text, new} x {decay, plain}.
+
+    Each group carries `scale`, its factor on the learning rate.
+    """
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    for name, parameter in named:
+        if parameter.requires_grad:
+            decayed = parameter.ndim >= 2 and name.endswith("weight") and "embeddings" not in name
+            groups.setdefault((part_of(name), decayed), []).append(parameter)
+    scales = {"video": config.lr_video, "text": config.lr_text, "new": 1.0}
+    rows = [
+        {
+            "params": parameters,
+            "name": f"{part}/{'decay' if decayed else 'plain'}",
+            "scale": scales[part],
+            "weight_decay": config.weight_decay if decayed else 0.0,
+        }
+        for (part, decayed), parameters in sorted(groups.items())
+    ]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(rows, lr=config.lr, momentum=config.momentum)
+    return torch.optim.AdamW(rows, lr=config.lr, betas=config.betas)
+
+
+def part_of(name: str) -> Literal["video", "text", "new"]:
+    """Which learning rate a parameter of the dual encoder follows, by its name."""
+    if name.startswith("text."):
+        return "text"
+    if name.startswith("video.") and "group" not in name:
+        return "video"
+    return "new"
+
+
+def rate_at(config: Optim, step: int, steps: int) -> float:
+    """Share of the peak rate at ``step`` of ``steps``: linear warm-up, then half a cosine down to `final`."""
+    warmup = config.warmup * steps
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    progress = (step - warmup) / max(1.0, steps - warmup)
+    return config.final + (1 - config.final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group the learning rate ``rate`` times its own factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["scale"]

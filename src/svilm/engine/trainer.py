@@ -1,0 +1,296 @@
+"""The only training loop of the project."""
+
+import json
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from svilm.config import Config
+from svilm.engine.checkpoint import Checkpoints, load_state, load_weights
+from svilm.engine.logbook import Logbook
+from svilm.engine.optim import Optim, build_optimizer, rate_at, set_rate
+from svilm.engine.task import Task
+from svilm.runtime import all_agree, all_reduce_gradients, derive_seed, gather_objects, rank, seed_everything
+from svilm.types import Batch, Scores, Terms
+
+
+class Training(Config):
+    """How long and in what manner to train."""
+
+    steps: int = Field(0, ge=0)
+    """Optimiser steps; 0 takes them from `epochs`."""
+    epochs: float = Field(10.0, gt=0)
+    """Passes over the manifest, used when `steps` is 0 (section 4.2)."""
+    micro_batch: int = Field(0, ge=0)
+    """Clips per forward pass and rank; 0 means all at once.  Smaller parts give the same gradient as the whole batch."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 runs the encoders under autocast; losses, assignment and norms stay in fp32."""
+    compile: bool = False
+    """Compile the encoders with torch.compile."""
+    average: float = Field(0.0, ge=0, lt=1)
+    """Decay of an exponential average of the weights, used for evaluation; 0 keeps none."""
+    log_every: int = Field(10, ge=1)
+    """Steps between lines of metrics.jsonl."""
+    save_every: int = Field(500, ge=1)
+    """Steps between checkpoints; the last step is always saved."""
+    evaluate_every: int = Field(0, ge=0)
+    """Steps between evaluations while training; 0 evaluates only after the last step."""
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss or gradient that is not a number; training stopped before the optimiser could use it."""
+
+
+def train(
+    model: nn.Module,
+    task: Task,
+    batches: Callable[[int, int], Iterable[Batch]],
+    *,
+    training: Training,
+    optim: Optim,
+    steps: int,
+    seed: int,
+    device: torch.device,
+    folder: Path,
+    skip_budget: float = 1.0,
+    first_batch: Callable[[Batch], None] = lambda batch: None,
+    evaluate: Callable[[nn.Module], Scores | None] = lambda model: None,
+) -> nn.Module:
+    """Train from the last checkpoint in ``folder`` (or from the start) to step ``steps`` and return the weights
+    to be used: the averaged ones when `training.average` is set.
+
+    ``batches(start, stop)`` gives this rank's batches of those steps.  ``first_batch`` sees the first one before
+    any step is taken.  Raises NonFiniteError for a loss or gradient that is not finite, and ValueError when more
+    clips than ``skip_budget`` allows could not be read.
+    """
+    named = [*model.named_parameters(), *_owned_parameters(task)]
+    parameters = [parameter for _, parameter in named if parameter.requires_grad]
+    optimizer = build_optimizer(optim, named)
+    average = _average(model, training.average)
+    checkpoints = Checkpoints(folder / "checkpoints")
+    start, meter = _resume(checkpoints, model, task, average, optimizer)
+    if training.compile:
+        for part in ("video", "text"):
+            getattr(model, part).compile()
+    chief = rank() == 0
+
+    def save(step: int) -> None:
+        if chief:
+            weights = {"model": model.state_dict(), "task": _state_of(task)}
+            if average is not None:
+                weights["average"] = average.module.state_dict()
+            checkpoints.save(step, weights, {"step": step, "optimizer": optimizer.state_dict(), **meter.state()})
+
+    with Logbook(folder if chief else None, start=start, steps=steps) as logbook:
+        stream = iter(batches(start, steps))
+        for step in range(start, steps):
+            asked = time.monotonic()
+            batch = next(stream)
+            waited = time.monotonic() - asked
+            meter.count(batch, skip_budget)
+            if step == 0 and chief:
+                first_batch(batch)
+            model.train()
+            set_rate(optimizer, optim.lr * rate_at(optim, step, steps))
+            seed_everything(derive_seed(seed, "step", step, rank()))
+            terms = backward(model, task, batch.to(device), training)
+            all_reduce_gradients(parameters)
+            norm = gradient_norm(parameters, optim.clip_norm)
+            check_finite(terms, norm, step, batch, folder)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if average is not None:
+                average.update_parameters(model)
+            meter.time(waited, time.monotonic() - asked, len(batch))
+            last = step + 1 == steps
+            if last or (step + 1) % training.log_every == 0:
+                values = {**meter.read(), **_numbers(terms), "optim/gradient_norm": float(norm)}
+                logbook.log(step + 1, {**values, "optim/lr": optim.lr * rate_at(optim, step, steps)})
+                logbook.advance({"loss": values["loss/total"], "clips/s": values["speed/clips_per_second"]})
+            else:
+                logbook.advance({})
+            if not last and training.evaluate_every and (step + 1) % training.evaluate_every == 0:
+                scores = evaluate(model if average is None else average.module)
+                if scores is not None:
+                    logbook.log(step + 1, scores.metrics)
+            if last or (step + 1) % training.save_every == 0:
+                save(step + 1)
+    return model if average is None else average.module
+
+
+def backward(model: nn.Module, task: Task, batch: Batch, training: Training) -> Terms:
+    """Gradients of one step, accumulated in the parameters; returns the loss terms.
+
+    With `micro_batch` the batch goes through the encoders in parts: first without a gradient, to have the
+    features of all clips; then the loss on these, which gives the gradient of each feature; then part by part
+    again, with the same random state, to send those gradients on.  The result equals the whole batch.
+    """
+    size = training.micro_batch or len(batch)
+    device = batch.video.device
+    if size >= len(batch):
+        with _autocast(training, device):
+            terms = task.loss(model, task.features(model, batch), batch)
+        terms.total.backward()
+        return terms
+    parts = [batch.part(i, min(i + size, len(batch))) for i in range(0, len(batch), size)]
+    states, cached = [], []
+    with torch.no_grad(), _autocast(training, device):
+        for part in parts:
+            states.append(_random_state(device))
+            cached.append(task.features(model, part))
+    whole = {name: torch.cat([features[name] for features in cached]) for name in cached[0]}
+    whole = {name: t.requires_grad_() if t.is_floating_point() else t for name, t in whole.items()}
+    with _autocast(training, device):
+        terms = task.loss(model, whole, batch)
+    terms.total.backward()
+    position = 0
+    for part, state in zip(parts, states, strict=True):
+        _set_random_state(device, state)
+        with _autocast(training, device):
+            features = task.features(model, part)
+        roots, gradients = [], []
+        for name, feature in features.items():
+            gradient = whole[name].grad
+            if feature.requires_grad and gradient is not None:
+                roots.append(feature)
+                gradients.append(gradient[position : position + len(part)].to(feature.dtype))
+        torch.autograd.backward(roots, gradients)
+        position += len(part)
+    return terms
+
+
+def gradient_norm(parameters: list[nn.Parameter], limit: float) -> Tensor:
+    """Norm of the whole gradient; the gradient is scaled down to ``limit`` when that is above zero."""
+    return torch.nn.utils.clip_grad_norm_(parameters, limit or math.inf)
+
+
+def check_finite(terms: Terms, norm: Tensor, step: int, batch: Batch, folder: Path) -> None:
+    """Raise NonFiniteError on every rank when a loss term or the gradient norm of any rank is not finite.
+
+    The clips of the step and the terms go to ``nonfinite.json`` in the run folder.
+    """
+    values = {**{name: float(value) for name, value in terms.losses.items()}, "gradient norm": float(norm)}
+    bad = [name for name, value in values.items() if not math.isfinite(value)]
+    if all_agree(not bad):
+        return
+    found = gather_objects({"bad": bad, "values": values, "clips": list(batch.ids)})
+    named = sorted({name for rows in found for name in rows["bad"]})
+    clips = [clip for rows in found if rows["bad"] for clip in rows["clips"]]
+    if rank() == 0:
+        text = json.dumps({"step": step, "ranks": found}, indent=1)
+        (folder / "nonfinite.json").write_text(text + "\n", encoding="utf-8")
+    shown = ", ".join(clips[:8]) + (f" and {len(clips) - 8} more" if len(clips) > 8 else "")
+    raise NonFiniteError(
+        f"step {step}: {', '.join(named)} not finite; no optimiser step taken. Clips: {shown} "
+        f"(all in {folder / 'nonfinite.json'}). Try a lower optim.lr or training.precision=fp32"
+    )
+
+
+class _Meter:
+    """Counts of the run (saved with it) and speed since the last reading (not saved)."""
+
+    def __init__(self) -> None:
+        self.clips = 0
+        self.skipped: Counter[str] = Counter()
+        self._waited = self._spent = 0.0
+        self._recent = 0
+
+    def count(self, batch: Batch, budget: float) -> None:
+        self.clips += len(batch)
+        self.skipped.update(batch.skipped)
+        bad = sum(self.skipped.values())
+        if bad > max(8.0, budget * self.clips):
+            reasons = ", ".join(f"{reason}: {n}" for reason, n in self.skipped.most_common())
+            raise ValueError(
+                f"{bad} of {self.clips + bad} clips asked for could not be read ({reasons}), more than "
+                f"data.skip_budget = {budget}; prepare the manifest again with --check full, or raise the budget"
+            )
+
+    def time(self, waited: float, spent: float, clips: int) -> None:
+        self._waited, self._spent, self._recent = self._waited + waited, self._spent + spent, self._recent + clips
+
+    def read(self) -> dict[str, float]:
+        spent = max(self._spent, 1e-9)
+        values = {
+            "speed/clips_per_second": self._recent / spent,
+            "speed/waiting_for_data": self._waited / spent,
+            "data/skipped": float(sum(self.skipped.values())),
+        }
+        self._waited = self._spent = 0.0
+        self._recent = 0
+        return values
+
+    def state(self) -> dict[str, Any]:
+        return {"clips": self.clips, "skipped": dict(self.skipped)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.clips, self.skipped = int(state["clips"]), Counter(state["skipped"])
+
+
+def _resume(
+    checkpoints: Checkpoints,
+    model: nn.Module,
+    task: Task,
+    average: AveragedModel | None,
+    optimizer: torch.optim.Optimizer,
+) -> tuple[int, _Meter]:
+    meter = _Meter()
+    latest = checkpoints.latest()
+    if latest is None:
+        return 0, meter
+    model.load_state_dict(load_weights(latest, "model"))
+    if isinstance(task, nn.Module):
+        task.load_state_dict(load_weights(latest, "task"))
+    state = load_state(latest)
+    optimizer.load_state_dict(state["optimizer"])
+    meter.restore(state)
+    if average is not None:
+        average.module.load_state_dict(load_weights(latest, "average"))
+        average.n_averaged.fill_(state["step"])
+    return int(state["step"]), meter
+
+
+def _average(model: nn.Module, decay: float) -> AveragedModel | None:
+    if not decay:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+
+def _owned_parameters(task: Task) -> Iterator[tuple[str, nn.Parameter]]:
+    if isinstance(task, nn.Module):
+        yield from task.named_parameters()
+
+
+def _state_of(task: Task) -> dict[str, Tensor]:
+    return task.state_dict() if isinstance(task, nn.Module) else {}
+
+
+def _numbers(terms: Terms) -> dict[str, float]:
+    losses = {f"loss/{name}": float(value) for name, value in terms.losses.items()}
+    return {"loss/total": float(terms.total), **losses, **{k: float(v) for k, v in terms.watched.items()}}
+
+
+def _autocast(training: Training, device: torch.device) -> AbstractContextManager[Any]:
+    return torch.autocast(device.type, torch.bfloat16) if training.precision == "bf16" else nullcontext()
+
+
+def _random_state(device: torch.device) -> list[Tensor]:
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return states
+
+
+def _set_random_state(device: torch.device, states: list[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1], device)

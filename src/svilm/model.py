@@ -1,0 +1,204 @@
+"""A trained S-ViLM to use: `svilm.load(path)`, then encode videos and texts, or ask where a noun is."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from svilm.config import Config, build
+from svilm.data.language import TEMPLATES, Language, Tokenizer
+from svilm.data.sample import Sampling, load_clip
+from svilm.hub import local_folder
+from svilm.models.dual import DualEncoder, DualEncoderConfig
+from svilm.runtime import device_for
+from svilm.types import VideoFeatures
+from svilm.version import __version__
+
+VideoLike = str | Path | np.ndarray | Tensor
+"""A video file, or RGB frames (T, H, W, 3) as uint8."""
+
+
+class ModelConfig(Config):
+    """Everything needed to use a model: its shape, and how videos and texts are read."""
+
+    model: DualEncoderConfig
+    """Shape of the encoders."""
+    sampling: Sampling
+    """Frames and size."""
+    language: Language
+    """Length of texts."""
+    version: str = __version__
+    """Version of svilm that saved the model."""
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """Where a noun is in a video: ``heat`` per pixel of the ``frames`` that the model saw."""
+
+    noun: str
+    heat: Float[np.ndarray, "frames high wide"]
+    """0 to 1 over the whole clip."""
+    frames: UInt8[np.ndarray, "frames high wide 3"]
+    seconds: Float[np.ndarray, " frames"]
+    group: int
+    """The group token nearest to the noun."""
+    similarity: float
+    """Its cosine with the noun."""
+
+
+class SViLM:
+    """Encoders, tokenizer and reading rules in one object; build it with `from_pretrained` (or `svilm.load`)."""
+
+    def __init__(self, encoder: DualEncoder, tokenizer: Tokenizer, config: ModelConfig) -> None:
+        self.encoder, self.tokenizer, self.config = encoder.eval(), tokenizer, config
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, device: str = "auto") -> "SViLM":
+        """A model from a folder written by `save_pretrained`, a run folder, or a Hugging Face id.
+
+        Local folders are looked at first.  Raises ValueError when nothing of that name is found or a file of it
+        does not fit.
+        """
+        folder = local_folder(str(name), ["config.json", "model.safetensors", "tokenizer.json", "README.md"])
+        if (folder / "model" / "config.json").is_file():
+            folder = folder / "model"  # a run folder
+        for file in ("config.json", "model.safetensors", "tokenizer.json"):
+            if not (folder / file).is_file():
+                raise ValueError(f"{folder} has no {file}; give a run that has finished, or a saved model")
+        config = build(ModelConfig, json.loads((folder / "config.json").read_text(encoding="utf-8")))
+        encoder = DualEncoder(config.model)
+        encoder.load_state_dict(load_file(folder / "model.safetensors"))
+        return cls(encoder.to(device_for(device)), Tokenizer.load(folder), config)
+
+    def save_pretrained(self, folder: str | Path, card: str = "") -> None:
+        """Write config.json, model.safetensors, tokenizer.json and a model card (README.md)."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(self.config.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        tensors = {name: t.detach().cpu().contiguous() for name, t in self.encoder.state_dict().items()}
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        self.tokenizer.save(folder)
+        (folder / "README.md").write_text(_CARD.format(version=__version__) + card, encoding="utf-8")
+
+    def push_to_hub(self, repository: str, *, private: bool = True, card: str = "") -> str:
+        """Upload the model to the Hugging Face hub (needs `hf auth login`) and return its address."""
+        from huggingface_hub import HfApi
+
+        api = HfApi()
+        address = api.create_repo(repository, private=private, exist_ok=True)
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder, card)
+            api.upload_folder(repo_id=repository, folder_path=folder)
+        return str(address)
+
+    def encode_video(
+        self, videos: VideoLike | Sequence[VideoLike], start: float | None = None, end: float | None = None
+    ) -> Float[Tensor, "videos common"]:
+        """Unit vectors (N, E) of one video or several, on the CPU.
+
+        Files are read between ``start`` and ``end`` seconds; frames are taken as they are, resized to the model's size.
+        Raises DecodeError for a file that cannot be read.
+        """
+        return self.video_features(videos, start, end).embedding.float().cpu()
+
+    @torch.no_grad()
+    def video_features(
+        self, videos: VideoLike | Sequence[VideoLike], start: float | None = None, end: float | None = None
+    ) -> VideoFeatures:
+        """All features of one video or several: clip vector, group tokens, video tokens and assignment."""
+        many = videos if isinstance(videos, (list, tuple)) else [videos]
+        clips = torch.stack([self._frames(video, start, end)[0] for video in many])
+        return self.encoder.encode_video(clips.to(self.device))
+
+    @torch.no_grad()
+    def encode_text(self, texts: str | Sequence[str]) -> Float[Tensor, "texts common"]:
+        """Unit vectors (N, E) of one text or several, on the CPU; their product with video vectors is the cosine."""
+        many = [texts] if isinstance(texts, str) else list(texts)
+        ids, mask = self.tokenizer(many, self.config.language.max_length)
+        return self.encoder.encode_text(ids.to(self.device), mask.to(self.device)).embedding.float().cpu()
+
+    @torch.no_grad()
+    def ground(
+        self,
+        video: VideoLike,
+        noun: str,
+        start: float | None = None,
+        end: float | None = None,
+        kind: Literal["group", "mixture"] = "group",
+        temperature: float = 0.1,
+    ) -> HeatMap:
+        """Heat map of a noun phrase over the frames of a video (section C, Figure 4).
+
+        "group" takes the group token most similar to the noun and the share of each video token that goes to
+        it, as the paper's figures do; "mixture" weighs all groups as Eq. 3 does, with ``temperature``.
+        """
+        frames, seconds = self._frames(video, start, end)
+        features = self.encoder.encode_video(frames[None].to(self.device))
+        words = self.encode_text([template.format(noun) for template in TEMPLATES]).to(self.device)
+        cosine = features.group_embedding[0] @ F.normalize(words.mean(dim=0), dim=0)
+        best = int(cosine.argmax())
+        if kind == "group":
+            heat = features.assignment[0, best]
+        else:
+            heat = torch.einsum("m,mts->ts", (cosine / temperature).softmax(dim=0), features.assignment[0])
+        heat = self._to_pixels(heat.float(), frames.shape[:3])
+        heat = (heat - heat.min()) / (heat.max() - heat.min()).clamp_min(1e-6)
+        return HeatMap(noun, heat.cpu().numpy(), frames.numpy(), seconds.numpy(), best, float(cosine[best]))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return next(self.encoder.parameters()).device
+
+    def _to_pixels(self, heat: Float[Tensor, "steps places"], size: torch.Size) -> Float[Tensor, "frames high wide"]:
+        frames, high, wide = size
+        _, patch_high, patch_wide = self.config.model.video.tubelet
+        grid = heat.unflatten(1, (high // patch_high, wide // patch_wide))
+        smooth = F.interpolate(grid[None], size=(high, wide), mode="bilinear", align_corners=False)[0]
+        return smooth.repeat_interleave(frames // len(grid), dim=0)
+
+    def _frames(
+        self, video: VideoLike, start: float | None, end: float | None
+    ) -> tuple[UInt8[Tensor, "frames high wide 3"], Float[Tensor, " frames"]]:
+        sampling = self.config.sampling
+        if isinstance(video, (str, Path)):
+            clip = load_clip(Path(video), start, end, sampling, None)
+            return clip.frames, clip.seconds
+        frames = torch.as_tensor(video)
+        if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != torch.uint8 or not len(frames):
+            raise ValueError(
+                f"frames must be uint8 of shape (T, H, W, 3), got {frames.dtype} of {tuple(frames.shape)}"
+            )
+        chosen = ((torch.arange(sampling.num_frames) + 0.5) * len(frames) / sampling.num_frames).long()
+        resized = F.interpolate(
+            frames[chosen].permute(0, 3, 1, 2).float(), (sampling.size, sampling.size), mode="bilinear", antialias=True
+        )
+        pixels = resized.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+        return pixels, chosen.float()
+
+
+_CARD = """---
+library_name: svilm
+pipeline_tag: video-text-to-text
+tags: [video, retrieval, grounding, s-vilm]
+---
+# S-ViLM model
+
+Saved by svilm {version}. Use it with
+
+```python
+import svilm
+model = svilm.load("this folder or repository")
+model.encode_text(["a man driving a tractor"]) @ model.encode_video("video.mp4").T
+```
+
+"""

@@ -1,0 +1,171 @@
+"""The video encoder: a ViT over tubelets with group tokens beside the video tokens (sections 3.1 to 3.3, 4.2).
+
+Shapes: B batch, T frames, N = steps x rows x columns video tokens, M group tokens, D width.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from svilm.config import Config
+from svilm.models.grouping import GroupingBlock, GroupingConfig
+from svilm.models.layers import Activation, Block, init_weights
+
+Grid = tuple[int, int, int]
+
+
+class VideoEncoderConfig(Config):
+    """Shape of the video encoder; the defaults are the paper's ViT-B (section 4.2)."""
+
+    width: int = 768
+    """Width D of all tokens."""
+    depth: int = 12
+    """Number of transformer blocks."""
+    heads: int = 12
+    """Attention heads per block."""
+    mlp_ratio: float = 4.0
+    """Hidden width of a block's MLP over D."""
+    tubelet: Grid = (2, 16, 16)
+    """Frames, rows and columns of pixels that make one video token."""
+    grid: Grid = (16, 14, 14)
+    """Size of the position table in tokens: steps, rows, columns.  Other inputs interpolate it."""
+    groups: int = 32
+    """Number of group tokens M."""
+    group_after: tuple[int, ...] = (6, 9, 12)
+    """A grouping block follows each of these blocks (counted from 1); the last must be `depth`."""
+    groups_in_self_attention: bool = True
+    """Group tokens join the self-attention of every block; false makes them a side branch that only reads."""
+    grouping: GroupingConfig = GroupingConfig()
+    """Inside of the grouping blocks."""
+    keep_cls: bool = False
+    """Keep a [CLS] token beside the video tokens.  S-ViLM has no use for it; published ViViT weights have one."""
+    activation: Activation = "gelu_tanh"
+    """GELU form of the MLPs; ViViT's published weights use the tanh form, VideoMAE's the exact one."""
+    norm_eps: float = 1e-6
+    """Epsilon of the LayerNorms."""
+    pixel_mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
+    """Subtracted from the 0..255 pixels."""
+    pixel_std: tuple[float, float, float] = (127.5, 127.5, 127.5)
+    """Divides the pixels after the subtraction; the defaults give -1..1."""
+    recompute: bool = False
+    """Activation checkpointing: recompute each block in the backward pass, for memory."""
+
+
+class VideoEncoder(nn.Module):
+    """Pixels to video tokens and group tokens.
+
+    Raises ValueError when the settings contradict each other or a clip does not divide into tubelets.
+    """
+
+    def __init__(self, config: VideoEncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        c = config
+        if list(c.group_after) != sorted(set(c.group_after)) or not c.group_after:
+            raise ValueError(f"group_after {c.group_after} must be rising block numbers")
+        if c.group_after[-1] != c.depth or c.group_after[0] < 1:
+            raise ValueError(f"group_after {c.group_after} must lie in 1..{c.depth} and end with {c.depth}")
+        self.patch = nn.Linear(3 * c.tubelet[0] * c.tubelet[1] * c.tubelet[2], c.width)
+        self.position = nn.Parameter(torch.empty(*c.grid, c.width))
+        self.group_tokens = nn.Parameter(torch.empty(c.groups, c.width))
+        self.cls = nn.Parameter(torch.empty(1, c.width)) if c.keep_cls else None  # its position is added in
+        self.blocks = nn.ModuleList(
+            Block(c.width, c.heads, c.mlp_ratio, c.activation, c.norm_eps) for _ in range(c.depth)
+        )
+        self.grouping = nn.ModuleList(
+            GroupingBlock(c.grouping, c.width, c.groups, c.heads, c.activation, c.norm_eps) for _ in c.group_after
+        )
+        self.norm = nn.LayerNorm(c.width, eps=c.norm_eps)
+        self.norm_groups = nn.LayerNorm(c.width, eps=c.norm_eps)
+        self.register_buffer("pixel_mean", torch.tensor(c.pixel_mean), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(c.pixel_std), persistent=False)
+        self.apply(init_weights)
+        for parameter in (self.position, self.group_tokens, *(() if self.cls is None else (self.cls,))):
+            nn.init.trunc_normal_(parameter, std=0.02)
+        for block in self.grouping:
+            block.reset()  # type: ignore[operator]
+
+    def forward(
+        self, video: UInt8[Tensor, "batch frames high wide 3"]
+    ) -> tuple[
+        Float[Tensor, "batch steps places width"],
+        Float[Tensor, "batch groups width"],
+        Float[Tensor, "batch groups steps places"],
+    ]:
+        """uint8 RGB (B, T, H, W, 3) -> video tokens (B, N_t, S, D), groups (B, M, D), assignment (B, M, N_t, S).
+
+        Tokens and groups have passed the final LayerNorms; the assignment is that of the last grouping block.
+        """
+        x, (steps, rows, columns) = self.embed(video)
+        groups = self.group_tokens.to(x.dtype).expand(len(x), -1, -1)
+        if self.cls is not None:
+            x = torch.cat([self.cls.to(x.dtype).expand(len(x), -1, -1), x], dim=1)
+        joint = self.config.groups_in_self_attention
+        num_groups = groups.shape[1]
+        grouping = dict(zip(self.config.group_after, self.grouping, strict=True))
+        assignment = x.new_zeros(0)
+        if joint:
+            x = torch.cat([groups, x], dim=1)
+        for number, block in enumerate(self.blocks, start=1):
+            x = self._run(block, x)
+            if number in grouping:
+                if joint:
+                    groups, x = x[:, :num_groups], x[:, num_groups:]
+                groups, assignment = grouping[number](groups, x if self.cls is None else x[:, 1:])
+                if joint:
+                    x = torch.cat([groups, x], dim=1)
+        tokens = x[:, -steps * rows * columns :]
+        places = rows * columns
+        return (
+            self.norm(tokens).unflatten(1, (steps, places)),
+            self.norm_groups(groups),
+            assignment.unflatten(2, (steps, places)),
+        )
+
+    def embed(
+        self, video: UInt8[Tensor, "batch frames high wide 3"]
+    ) -> tuple[Float[Tensor, "batch tokens width"], Grid]:
+        """uint8 RGB (B, T, H, W, 3) -> tubelet embeddings with positions (B, N, D), and the grid (steps, rows, columns)."""
+        t, p, q = self.config.tubelet
+        _, frames, height, width, _ = video.shape
+        if frames % t or height % p or width % q or min(frames, height, width) == 0:
+            raise ValueError(
+                f"a clip of {frames} frames of {height}x{width} does not divide into tubelets of {t}x{p}x{q}; "
+                "choose frames and size as multiples of the tubelet"
+            )
+        grid = (frames // t, height // p, width // q)
+        pixels = (video.to(self.patch.weight.dtype) - self.pixel_mean) / self.pixel_std
+        pixels = pixels.unflatten(3, (grid[2], q)).unflatten(2, (grid[1], p)).unflatten(1, (grid[0], t))
+        # (B, steps, t, rows, p, columns, q, 3) -> (B, N, 3 t p q), the order of a Conv3d kernel
+        tubelets = pixels.permute(0, 1, 3, 5, 7, 2, 4, 6).flatten(4).flatten(1, 3)
+        return self.patch(tubelets) + self.positions(grid), grid
+
+    def positions(self, grid: Grid) -> Float[Tensor, "tokens width"]:
+        """The position table for a grid of (steps, rows, columns), interpolated when it differs from the settings."""
+        table = self.position
+        if grid != tuple(table.shape[:3]):
+            table = interpolate_positions(table, grid)
+        return table.flatten(0, 2)
+
+    def _run(self, block: nn.Module, x: Tensor) -> Tensor:
+        if self.config.recompute and torch.is_grad_enabled():
+            out: Tensor = checkpoint(block, x, use_reentrant=False)
+            return out
+        out = block(x)
+        return out
+
+
+def interpolate_positions(
+    table: Float[Tensor, "steps rows columns width"], grid: Grid
+) -> Float[Tensor, "new_steps new_rows new_columns width"]:
+    """Resize a position table (steps, rows, columns, D) to another grid: bicubic in space, then linear in time."""
+    steps, rows, columns, width = table.shape
+    x = table.permute(0, 3, 1, 2)
+    if (rows, columns) != grid[1:]:
+        x = F.interpolate(x.float(), size=grid[1:], mode="bicubic", align_corners=False)
+    x = x.permute(2, 3, 1, 0).flatten(0, 1)  # (places, D, steps)
+    if steps != grid[0]:
+        x = F.interpolate(x.float(), size=grid[0], mode="linear", align_corners=False)
+    return x.unflatten(0, grid[1:]).permute(3, 0, 1, 2).to(table.dtype)

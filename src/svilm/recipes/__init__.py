@@ -1,0 +1,30 @@
+"""Recipes: Python functions that return a Run.  Each one's docstring says the command and what to expect."""
+
+import difflib
+from collections.abc import Callable
+
+from svilm.config import ConfigError
+from svilm.recipes import pretrain
+from svilm.run import Run
+
+RECIPES: dict[str, Callable[[], Run]] = {
+    "tiny": pretrain.tiny,
+    "tiny-contrastive": pretrain.tiny_contrastive,
+    "small": pretrain.small,
+    "paper": pretrain.paper,
+    "paper-literal": pretrain.paper_literal,
+    "paper-contrastive": pretrain.paper_contrastive,
+    "paper-grounding": pretrain.paper_grounding,
+    "paper-grouping": pretrain.paper_grouping,
+    "paper-16-frames": pretrain.paper_16_frames,
+}
+"""All recipes by name."""
+
+
+def recipe(name: str) -> Run:
+    """The run of a recipe.  Raises ConfigError for an unknown name, with the nearest known one."""
+    if name not in RECIPES:
+        near = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ConfigError(f"no recipe {name!r}; {hint}known: {', '.join(RECIPES)}")
+    return RECIPES[name]()

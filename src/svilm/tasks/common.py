@@ -1,0 +1,81 @@
+"""What several tasks share: running a manifest through the encoders."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from svilm.data.language import Language, Tokenizer
+from svilm.data.loader import StillClip, evaluation_clips
+from svilm.data.manifest import Manifest
+from svilm.data.sample import Sampling
+from svilm.models.dual import DualEncoder
+from svilm.runtime import gather_objects, rank, world_size
+from svilm.types import VideoFeatures
+
+
+Kept = TypeVar("Kept")
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How an evaluation reads clips and texts; stated once by the run and handed to every task."""
+
+    tokenizer: Tokenizer
+    sampling: Sampling
+    language: Language
+    workers: int = 0
+    batch: int = 64
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[torch.device]:
+    """Evaluation mode without gradients; gives the model's device and restores the mode afterwards."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield next(model.parameters()).device
+    finally:
+        model.train(training)
+
+
+def encode_clips(
+    model: DualEncoder,
+    manifest: Manifest,
+    reader: Reader,
+    keep: Callable[[StillClip, VideoFeatures, int], Kept],
+    title: str,
+) -> list[Kept]:
+    """What ``keep(clip, features, row)`` picks for each entry of the manifest, in manifest order, on every rank.
+
+    ``keep`` returns something that can be pickled, arrays rather than tensors.  The ranks share the entries; each is encoded exactly once.  Raises DecodeError for an unreadable clip.
+    """
+    own = list(range(rank(), len(manifest), world_size()))
+    found: list[tuple[int, Kept]] = []
+    batches = evaluation_clips(manifest, reader.sampling, batch=reader.batch, workers=reader.workers, indices=own)
+    with evaluating(model) as device:
+        for clips in tqdm(batches, desc=title, unit="batch", disable=rank() > 0, file=sys.stderr, leave=False):
+            features = model.encode_video(torch.stack([clip.frames for clip in clips]).to(device))
+            for row, clip in enumerate(clips):
+                found.append((own[len(found)], keep(clip, features, row)))
+    everything = dict(pair for pairs in gather_objects(found) for pair in pairs)
+    if len(everything) != len(manifest):
+        raise AssertionError(f"{len(everything)} of {len(manifest)} clips encoded")
+    return [everything[index] for index in range(len(manifest))]
+
+
+def encode_texts(model: DualEncoder, texts: Sequence[str], reader: Reader) -> Float[Tensor, "texts common"]:
+    """Unit vectors of the texts, on the CPU."""
+    vectors = []
+    with evaluating(model) as device:
+        for first in range(0, len(texts), 256):
+            ids, mask = reader.tokenizer(texts[first : first + 256], reader.language.max_length)
+            vectors.append(model.encode_text(ids.to(device), mask.to(device)).embedding.float().cpu())
+    return torch.cat(vectors)

@@ -1,0 +1,83 @@
+"""Text-video retrieval without further training (section 4.1, Table 1)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from pydantic import Field
+
+from svilm.config import Config
+from svilm.data.loader import StillClip
+from svilm.data.manifest import Manifest
+from svilm.metrics.retrieval import Positives, Ranking, Ties, chance, dual_softmax, inverted, rank_similarity
+from svilm.models.dual import DualEncoder
+from svilm.tasks.common import Reader, encode_clips, encode_texts
+from svilm.types import Scores, VideoFeatures
+
+
+class Retrieval(Config):
+    """What is retrieved and how ties are counted."""
+
+    manifest: str = ""
+    """Test manifest; every caption is a query, every clip an item.  Empty: no retrieval evaluation."""
+    ties: Ties = "average"
+    """Items of exactly equal similarity: expected rank over their orders, or all behind, or all ahead of the right one."""
+    dual_softmax: float = Field(0.0, ge=0)
+    """Also report dual softmax at this temperature, as separate transductive rows; 0 leaves them out."""
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Unit vectors of a test set: clips (N, E) and all their captions (Q, E); ``owner[q]`` is the clip of caption q."""
+
+    clips: Float[np.ndarray, "clips common"]
+    captions: Float[np.ndarray, "queries common"]
+    owner: tuple[int, ...]
+
+    @property
+    def similarity(self) -> Float[np.ndarray, "queries clips"]:
+        """Cosines of every caption and every clip, summed in float64 so that equal vectors tie."""
+        product = self.captions.astype(np.float64) @ self.clips.astype(np.float64).T
+        return product.astype(np.float32)
+
+
+def encode(model: DualEncoder, manifest: Manifest, reader: Reader) -> Vectors:
+    """Vectors of all clips (one uniform clip, centre crop) and all captions of a test manifest."""
+    clips = encode_clips(model, manifest, reader, _embedding, "encoding clips")
+    texts, owner = [], []
+    for number, entry in enumerate(manifest):
+        texts.extend(entry.captions)
+        owner.extend([number] * len(entry.captions))
+    return Vectors(np.stack(clips), encode_texts(model, texts, reader).numpy(), tuple(owner))
+
+
+def score(vectors: Vectors, manifest: Manifest, config: Retrieval, sampling: str) -> Scores:
+    """Recall and ranks in both directions beside chance; names begin with ``retrieval/``."""
+    similarity = vectors.similarity
+    positives = [[clip] for clip in vectors.owner]
+    back = inverted(positives, len(vectors.clips))
+    metrics = _both("retrieval", similarity, positives, back, config.ties)
+    if config.dual_softmax:
+        reranked = dual_softmax(similarity, config.dual_softmax).astype(np.float64)
+        metrics |= _both("retrieval_transductive", reranked, positives, back, config.ties)
+    metrics |= _named("retrieval_chance/text_to_video", chance(*similarity.shape, positives), config.ties)
+    metrics |= _named("retrieval_chance/video_to_text", chance(*similarity.T.shape, back), config.ties)
+    protocol = f"{manifest.header.protocol or manifest.header.source}; {sampling}; ties: {config.ties}"
+    return Scores(metrics, scored=len(manifest), official=manifest.header.official, protocol=protocol)
+
+
+def _embedding(clip: StillClip, features: VideoFeatures, row: int) -> np.ndarray:
+    vector: np.ndarray = features.embedding[row].float().cpu().numpy()
+    return vector
+
+
+def _both(
+    name: str, similarity: np.ndarray, positives: Positives, back: Positives, ties: Ties
+) -> dict[str, float]:
+    return _named(f"{name}/text_to_video", rank_similarity(similarity, positives), ties) | _named(
+        f"{name}/video_to_text", rank_similarity(similarity.T, back), ties
+    )
+
+
+def _named(prefix: str, ranking: Ranking, ties: Ties) -> dict[str, float]:
+    return {f"{prefix}/{metric}": value for metric, value in ranking.metrics(ties).items()}
