@@ -6,7 +6,7 @@ is single-threaded, because frame threads hang on some damaged files and give ot
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from typing import Literal, NoReturn
@@ -139,14 +139,19 @@ class OpenVideo:
             if packet.size:  # an empty one would tell the decoder that the video ends
                 yield packet
 
-    def decode(self, *, after_seek: bool = False) -> Iterator[tuple[VideoFrame, bool]]:
+    def decode(
+        self, *, after_seek: bool = False, only: Collection[int] | None = None
+    ) -> Iterator[tuple[VideoFrame, bool]]:
         """(frame, whether it is intact) from the current position on, in presentation order.
 
         After an error no frame is intact until a key frame is shown that was read after the error; after a
-        seek none before the first key frame.
+        seek none before the first key frame.  With ``only``, frames at other times may be left out.
         """
         intact, key_read = not after_seek, True
         for packet in self._packets_and_end():
+            if only is not None and packet is not None and self.codec.name == "h264":
+                # Saves up to half the time.  H.264 alone promises that nothing refers to the frames skipped.
+                self.codec.skip_frame = "DEFAULT" if packet.pts in only else "NONREF"
             frames = self._decode_one(packet)
             if frames is None or (packet is not None and packet.is_corrupt):
                 intact = key_read = False

@@ -5,9 +5,10 @@ frame rate is ever trusted.  What cannot be read right raises DecodeError: it ne
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from av.video.frame import VideoFrame
@@ -30,8 +31,8 @@ _TIMED_CODECS = {"h264", "hevc", "vp9", "av1", "libdav1d", "prores", "mjpeg", "p
 _SEEK_GAIN = 6  # frames to be skipped from which on a seek is faster than decoding them
 _KEY_TRIES = 32  # key frames tried before a video counts as undecodable
 
-# swscale's triangle filter widens when it shrinks, so nothing aliases.  Without full chroma colours are a grey
-# level off; the last two make every processor compute the same pixels.
+# swscale's triangle filter widens when it shrinks, so nothing aliases.  Without full chroma colours are a
+# grey level off; the last two make every processor compute the same pixels.
 _SCALING = (
     Interpolation.BILINEAR
     | Interpolation.FULL_CHR_H_INT
@@ -64,7 +65,7 @@ class VideoIndex:
     path: str
     """Absolute path of the file."""
     seconds: Float64[np.ndarray, " frames"]
-    """When each frame is shown, ascending, counted from the beginning of the video (not of the file's clock)."""
+    """When each frame is shown, ascending, counted from the beginning of the video."""
     key_frames: Bool[np.ndarray, " frames"]
     """Which frames decode without any other; all false for a file that is only read from its start."""
     pts: Int64[np.ndarray, " frames"] | None = field(repr=False)
@@ -89,8 +90,8 @@ class VideoIndex:
 def index_video(path: str | os.PathLike[str]) -> VideoIndex:
     """List the frames of a video in one pass over its packets, of which only the first is decoded.
 
-    Files whose packets do not name the frames (AVI, TS, raw streams, old codecs) are decoded whole.  The first
-    video stream that is not cover art counts.  Raises DecodeError for what is not a readable video.
+    Files whose packets do not name the frames (AVI, TS, raw streams, old codecs) are decoded whole.  The
+    first video stream that is not cover art counts.  Raises DecodeError for what is not a readable video.
     """
     path = os.path.abspath(os.fspath(path))
     with open_video(path) as video:
@@ -127,9 +128,9 @@ def read_frames(
         raise ValueError(f"crop {crop} does not fit into the picture of {size[0]}x{size[1]} pixels")
     reader = _Reader(index, numbers, size, (left, top, width, height))
     if seek:
-        reader.read(_runs(index, numbers))
+        reader.read_runs(_runs(index, numbers))
     if reader.missing:  # a seek may land wrong, or the decoder want more than the key frame
-        reader.read([(None, numbers)])
+        reader.read_all()
     if reader.missing:
         number = min(reader.missing)
         fail(index.path, "damaged", f"frame {number} cannot be decoded", float(index.seconds[number]))
@@ -181,34 +182,41 @@ class _Reader:
         self.missing = set(self.rows)
         self.reformatter = VideoReformatter()
 
-    def read(self, runs: list[_Run]) -> None:
-        """Decode from each run's key frame, or from the current position, until the run's frames are there."""
+    def read_all(self) -> None:
+        """Decode the file from its start until no frame is missing."""
+        with open_video(self.index.path) as video:
+            self._collect(video.decode(), set(self.missing))
+
+    def read_runs(self, runs: list[_Run]) -> None:
+        """Decode each run from its key frame on until its frames are there."""
         with open_video(self.index.path) as video:
             for key_frame, numbers in runs:
+                only = None if self.index.pts is None else set(self.index.pts[numbers].tolist())
                 if key_frame is not None and self.index.pts is not None:
                     video.seek(int(self.index.pts[key_frame]))
-                self._read_run(video, numbers, after_seek=key_frame is not None)
+                frames = video.decode(after_seek=key_frame is not None, only=only)
+                self._collect(frames, set(numbers.tolist()))
 
-    def _read_run(self, video: OpenVideo, numbers: Int64[np.ndarray, " frames"], *, after_seek: bool) -> None:
+    def _collect(self, frames: Iterator[tuple[VideoFrame, bool]], wanted: set[int]) -> None:
         pts = self.index.pts
-        number_of = None if pts is None else {int(pts[number]): int(number) for number in numbers}
-        wanted = self.missing.intersection(numbers.tolist())
+        number_at: dict[int | None, int] | None = None
+        if pts is not None:
+            number_at = {int(pts[number]): number for number in wanted}
         since_key: set[int] = set()
-        for count, (frame, intact) in enumerate(video.decode(after_seek=after_seek)):
-            number = count if number_of is None else number_of.get(frame.pts, -1)
+        for count, (frame, intact) in enumerate(frames):
+            number = count if number_at is None else number_at.get(frame.pts, -1)
             if frame.key_frame:
                 since_key.clear()
             if not intact:
                 # What was shown since the key frame may have been predicted from the damaged frame.
-                wanted |= since_key
+                self.missing |= since_key
                 since_key.clear()
             elif number in wanted:
                 self._store(number, frame)
                 since_key.add(number)
-                wanted.remove(number)
-                if not wanted:
-                    break
-        self.missing = (self.missing - set(numbers.tolist())) | wanted
+                self.missing.discard(number)
+                if self.missing.isdisjoint(wanted):
+                    return
 
     def _store(self, number: int, frame: VideoFrame) -> None:
         turn = self.index.orientation
@@ -285,7 +293,7 @@ def _index(
     last_seconds: float = 0.0,
     key_frames: Bool[np.ndarray, " frames"] | None = None,
 ) -> VideoIndex:
-    """``ticks`` are times in units of ``tick`` seconds; they find the frames again if there are ``key_frames``."""
+    """``ticks`` count ``tick`` seconds; with ``key_frames`` given they also find the frames again."""
     seconds = (ticks - origin).astype(np.float64) * tick.numerator / tick.denominator
     if last_seconds <= 0:  # the file does not say how long its last frame is shown
         last_seconds = float(np.median(np.diff(seconds))) if len(seconds) > 1 else float(1 / video.rate)
@@ -308,11 +316,11 @@ def _index(
 
 def _orientation(frame: VideoFrame) -> Orientation:
     """What the display matrix says; angles that are no multiple of 90 degrees are left alone."""
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
+    side_data: Any = frame.side_data
+    if "DISPLAYMATRIX" not in side_data:
         return Orientation()
     # The stored pixel (x, y) is shown at (a x + c y, b x + d y).
-    a, b, _, c, d = np.frombuffer(memoryview(matrix), dtype=np.int32)[:5].tolist()
+    a, b, _, c, d = np.frombuffer(side_data["DISPLAYMATRIX"], dtype=np.int32)[:5].tolist()
     if max(abs(b), abs(c)) * 100 < min(abs(a), abs(d)):
         return Orientation(transpose=False, mirror=a < 0, flip=d < 0)
     if max(abs(a), abs(d)) * 100 < min(abs(b), abs(c)):

@@ -25,9 +25,10 @@ class Logbook:
         )
         self._began = time.monotonic()
         if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
             path = folder / "metrics.jsonl"
             if path.exists():
-                kept = [line for line in read_metrics(folder) if line["step"] < start]
+                kept = [line for line in read_metrics(folder) if line["step"] <= start]
                 path.write_text("".join(json.dumps(line) + "\n" for line in kept))
             self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
             self._board = _tensorboard(folder)

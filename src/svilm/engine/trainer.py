@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -72,7 +72,7 @@ def train(
     any step is taken.  Raises NonFiniteError for a loss or gradient that is not finite, and ValueError when more
     clips than ``skip_budget`` allows could not be read.
     """
-    named = [*model.named_parameters(), *_owned_parameters(task)]
+    named = [*model.named_parameters(), *task.named_parameters()]
     parameters = [parameter for _, parameter in named if parameter.requires_grad]
     optimizer = build_optimizer(optim, named)
     average = _average(model, training.average)
@@ -85,7 +85,7 @@ def train(
 
     def save(step: int) -> None:
         if chief:
-            weights = {"model": model.state_dict(), "task": _state_of(task)}
+            weights = {"model": model.state_dict(), "task": task.state_dict()}
             if average is not None:
                 weights["average"] = average.module.state_dict()
             checkpoints.save(step, weights, {"step": step, "optimizer": optimizer.state_dict(), **meter.state()})
@@ -248,8 +248,7 @@ def _resume(
     if latest is None:
         return 0, meter
     model.load_state_dict(load_weights(latest, "model"))
-    if isinstance(task, nn.Module):
-        task.load_state_dict(load_weights(latest, "task"))
+    task.load_state_dict(load_weights(latest, "task"))
     state = load_state(latest)
     optimizer.load_state_dict(state["optimizer"])
     meter.restore(state)
@@ -265,18 +264,9 @@ def _average(model: nn.Module, decay: float) -> AveragedModel | None:
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
 
 
-def _owned_parameters(task: Task) -> Iterator[tuple[str, nn.Parameter]]:
-    if isinstance(task, nn.Module):
-        yield from task.named_parameters()
-
-
-def _state_of(task: Task) -> dict[str, Tensor]:
-    return task.state_dict() if isinstance(task, nn.Module) else {}
-
-
 def _numbers(terms: Terms) -> dict[str, float]:
     losses = {f"loss/{name}": float(value) for name, value in terms.losses.items()}
-    return {"loss/total": float(terms.total), **losses, **{k: float(v) for k, v in terms.watched.items()}}
+    return {"loss/total": float(terms.total.detach()), **losses, **{k: float(v) for k, v in terms.watched.items()}}
 
 
 def _autocast(training: Training, device: torch.device) -> AbstractContextManager[Any]:

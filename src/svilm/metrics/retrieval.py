@@ -119,16 +119,19 @@ def inverted(positives: Positives, num_items: int) -> list[list[int]]:
 def dual_softmax(
     similarity: Float[np.ndarray, "queries items"], temperature: float
 ) -> Float[np.ndarray, "queries items"]:
-    """Softmax over items times softmax over queries, as a logarithm: do query and item choose each other.
+    """Similarity plus the log of its softmax over queries: does the item prefer this query to the others?
 
-    Transductive: every score depends on all test queries at once and assumes that each item answers about as
-    many.  Report it in a row of its own, never as the retrieval score.  The logarithm keeps the order of
-    negative similarities and makes no ties at small temperatures.
+    An item that is near to every query loses its advantage.  Transductive: every score depends on all test
+    queries at once and assumes that each item answers about as many, so report it in a row of its own.  For
+    the other direction pass the transpose.  The published form (DSL of CAMoE) is similarity times softmax;
+    the exponential of ours is exp(similarity) times softmax, which keeps the order of negative similarities,
+    and the logarithm does not underflow into ties.
     """
     if not temperature > 0:
         raise ValueError(f"temperature of the dual softmax is {temperature}, must be above 0")
-    logits = similarity.astype(np.float64) / temperature
-    scores: np.ndarray = _log_softmax(logits, axis=1) + _log_softmax(logits, axis=0)
+    wide = similarity.astype(np.float64)
+    logits = (wide - wide.max(axis=0)) / temperature
+    scores: np.ndarray = wide + logits - np.log(np.exp(logits).sum(axis=0))
     return scores
 
 
@@ -185,9 +188,3 @@ def _flatten(
             raise ValueError(f"query {query} has positive items {row}, but items are 0 to {num_items - 1}")
     lengths = np.array([len(row) for row in rows])
     return np.concatenate(rows), np.cumsum(lengths) - lengths
-
-
-def _log_softmax(logits: np.ndarray, axis: int) -> np.ndarray:
-    shifted = logits - logits.max(axis=axis, keepdims=True)
-    result: np.ndarray = shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
-    return result

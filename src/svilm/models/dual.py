@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from svilm.config import Config
-from svilm.models.layers import Mlp, init_weights
+from svilm.models.layers import Mlp, at_least_fp32, init_weights
 from svilm.models.text import TextEncoder, TextEncoderConfig
 from svilm.models.video import VideoEncoder, VideoEncoderConfig
 from svilm.types import TextFeatures, VideoFeatures
@@ -73,7 +73,7 @@ class DualEncoder(nn.Module):
         log_scale = self.contrast_log_scale if loss == "contrast" else self.grounding_log_scale
         with torch.no_grad():  # clamped in place, so that the gradient can still lead away from the bound
             log_scale.clamp_(max=-math.log(self.config.temperature_min))
-        return (-log_scale.float()).exp().squeeze(0)
+        return (-at_least_fp32(log_scale)).exp().squeeze(0)
 
 
 def _projector(config: DualEncoderConfig, width: int) -> nn.Module:
@@ -85,8 +85,8 @@ def _projector(config: DualEncoderConfig, width: int) -> nn.Module:
 
 
 def _unit(x: Float[Tensor, "... common"]) -> Float[Tensor, "... common"]:
-    """Unit length in fp32; the epsilon keeps the gradient of a zero vector finite and harmless."""
-    return F.normalize(x.float(), dim=-1, eps=1e-6)
+    """Unit length, in fp32 at least; the epsilon keeps the gradient of a zero vector finite and harmless."""
+    return F.normalize(at_least_fp32(x), dim=-1, eps=1e-6)
 
 
 SIZES: dict[str, DualEncoderConfig] = {

@@ -5,10 +5,11 @@ Shapes: B batch, M group tokens, N video tokens, D width.
 
 import torch
 from jaxtyping import Float
+from pydantic import PositiveFloat
 from torch import Tensor, nn
 
 from svilm.config import Config
-from svilm.models.layers import Activation, CrossAttention, Mlp
+from svilm.models.layers import Activation, CrossAttention, Mlp, at_least_fp32
 
 Groups = Float[Tensor, "batch groups width"]
 Tokens = Float[Tensor, "batch tokens width"]
@@ -20,15 +21,15 @@ class GroupingConfig(Config):
 
     gumbel: bool = True
     """Add Gumbel noise to the assignment logits while training (A.2); evaluation never draws noise."""
-    gumbel_temperature: float = 1.0
-    """Temperature of the Gumbel softmax over groups."""
+    gumbel_temperature: PositiveFloat = 1.0
+    """Temperature of the softmax over groups."""
     hard: bool = True
     """Each token goes to one group (one-hot, straight-through gradient, A.2); false keeps the soft shares."""
-    assign_eps: float = 1.0
+    assign_eps: PositiveFloat = 1.0
     """Added to a group's token count before dividing by it.  The paper is silent; 1.0 keeps the gradient of an empty
     group bounded (at 1e-10 it reaches 1e4, because the forward pass is one-hot and the backward pass soft)."""
     zero_init: bool = True
-    """Start the block's two output layers at zero, so that before the first step a pre-trained encoder is unchanged."""
+    """Start the output layers of the block at zero: before the first step it hands the group tokens on untouched."""
     pre_assign_attention: bool = False
     """Groups first read the video tokens by ordinary cross-attention, as GroupViT does."""
     token_mixer: bool = False
@@ -60,8 +61,13 @@ class GroupingBlock(nn.Module):
 
     def reset(self) -> None:
         """Zero the output layers when the settings ask for it; called after the common initialisation."""
+        outputs = [self.out, self.mlp.down]
+        if self.mixer is not None:
+            outputs.append(self.mixer.down)
+        if self.reader is not None:
+            outputs.append(self.reader.out)
         if self.config.zero_init:
-            for layer in (self.out, self.mlp.down):
+            for layer in outputs:
                 nn.init.zeros_(layer.weight)
                 nn.init.zeros_(layer.bias)
 
@@ -89,12 +95,13 @@ class GroupingBlock(nn.Module):
         Computed in fp32 also under autocast, which leaves these operations alone: in half precision
         -log(-log(u)) overflows to infinity.
         """
-        logits = logits.float()
-        soft = logits.detach().softmax(dim=1)
+        logits = at_least_fp32(logits)
+        temperature = self.config.gumbel_temperature
+        soft = (logits.detach() / temperature).softmax(dim=1)
         if self.training and self.config.gumbel:
-            tiny = torch.finfo(torch.float32).tiny
+            tiny = torch.finfo(logits.dtype).tiny
             logits = logits - torch.empty_like(logits).exponential_().clamp_min(tiny).log()
-        shares = (logits / self.config.gumbel_temperature).softmax(dim=1)
+        shares = (logits / temperature).softmax(dim=1)
         if self.config.hard:
             one_hot = torch.zeros_like(shares).scatter_(1, shares.argmax(dim=1, keepdim=True), 1.0)
             shares = one_hot + (shares - shares.detach())  # straight-through: value one-hot, gradient soft

@@ -5,6 +5,7 @@ Shapes: B batch, N tokens, D width, H heads.
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -71,12 +72,17 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(width, eps=norm_eps)
         self.attention = SelfAttention(width, heads)
         self.norm2 = nn.LayerNorm(width, eps=norm_eps)
-        self.mlp = Mlp(width, int(width * mlp_ratio), activation=activation)
+        self.mlp = Mlp(width, round(width * mlp_ratio), activation=activation)
 
     def forward(self, x: Sequence) -> Sequence:
         """(B, N, D) -> (B, N, D)."""
         x = x + self.attention(self.norm1(x))
         return x + self.mlp(self.norm2(x))
+
+
+def at_least_fp32(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Half precision becomes fp32; fp32 and fp64 stay."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def init_weights(module: nn.Module) -> None:

@@ -6,6 +6,7 @@ Shapes: B batch, T frames, N = steps x rows x columns video tokens, M group toke
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -13,25 +14,25 @@ from svilm.config import Config
 from svilm.models.grouping import GroupingBlock, GroupingConfig
 from svilm.models.layers import Activation, Block, init_weights
 
-Grid = tuple[int, int, int]
+Grid = tuple[PositiveInt, PositiveInt, PositiveInt]
 
 
 class VideoEncoderConfig(Config):
     """Shape of the video encoder; the defaults are the paper's ViT-B (section 4.2)."""
 
-    width: int = 768
+    width: PositiveInt = 768
     """Width D of all tokens."""
-    depth: int = 12
+    depth: PositiveInt = 12
     """Number of transformer blocks."""
-    heads: int = 12
+    heads: PositiveInt = 12
     """Attention heads per block."""
-    mlp_ratio: float = 4.0
+    mlp_ratio: PositiveFloat = 4.0
     """Hidden width of a block's MLP over D."""
     tubelet: Grid = (2, 16, 16)
     """Frames, rows and columns of pixels that make one video token."""
     grid: Grid = (16, 14, 14)
     """Size of the position table in tokens: steps, rows, columns.  Other inputs interpolate it."""
-    groups: int = 32
+    groups: PositiveInt = 32
     """Number of group tokens M."""
     group_after: tuple[int, ...] = (6, 9, 12)
     """A grouping block follows each of these blocks (counted from 1); the last must be `depth`."""
@@ -43,11 +44,11 @@ class VideoEncoderConfig(Config):
     """Keep a [CLS] token beside the video tokens.  S-ViLM has no use for it; published ViViT weights have one."""
     activation: Activation = "gelu_tanh"
     """GELU form of the MLPs; ViViT's published weights use the tanh form, VideoMAE's the exact one."""
-    norm_eps: float = 1e-6
+    norm_eps: PositiveFloat = 1e-6
     """Epsilon of the LayerNorms."""
     pixel_mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
     """Subtracted from the 0..255 pixels."""
-    pixel_std: tuple[float, float, float] = (127.5, 127.5, 127.5)
+    pixel_std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (127.5, 127.5, 127.5)
     """Divides the pixels after the subtraction; the defaults give -1..1."""
     recompute: bool = False
     """Activation checkpointing: recompute each block in the backward pass, for memory."""
@@ -58,6 +59,9 @@ class VideoEncoder(nn.Module):
 
     Raises ValueError when the settings contradict each other or a clip does not divide into tubelets.
     """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
 
     def __init__(self, config: VideoEncoderConfig) -> None:
         super().__init__()
@@ -144,7 +148,7 @@ class VideoEncoder(nn.Module):
 
     def positions(self, grid: Grid) -> Float[Tensor, "tokens width"]:
         """The position table for a grid of (steps, rows, columns), interpolated when it differs from the settings."""
-        table = self.position
+        table: Tensor = self.position
         if grid != tuple(table.shape[:3]):
             table = interpolate_positions(table, grid)
         return table.flatten(0, 2)

@@ -10,8 +10,13 @@ from torch import Tensor, nn
 
 from svilm.config import Config
 from svilm.data.augment import targets
-from svilm.engine.task import Features
-from svilm.losses import grounding_similarity, soft_target_cross_entropy, temporal_grouping_loss_from_clips
+from svilm.engine.task import Features, Task
+from svilm.losses import (
+    grounding_similarity,
+    instance_similarity,
+    soft_target_cross_entropy,
+    temporal_grouping_loss_from_clips,
+)
 from svilm.models.dual import DualEncoder
 from svilm.runtime import gather_objects, gather_with_gradient, rank, world_size
 from svilm.types import Batch, Terms
@@ -36,7 +41,7 @@ class Pretrain(Config):
     """Leave captions that equal the clip's own caption out of its negatives."""
 
 
-class PretrainTask(nn.Module):
+class PretrainTask(Task):
     """The loss of Eq. 1 to 7 on batches of clips and captions."""
 
     def __init__(self, config: Pretrain) -> None:
@@ -71,10 +76,9 @@ class PretrainTask(nn.Module):
         wanted = self._targets(batch, features["video"])
         if c.contrast:
             temperature = dual.temperature("contrast")
-            rows = features["video"] @ gather_with_gradient(features["caption"]).T
-            columns = (
-                rows.T if world_size() == 1 else features["caption"] @ gather_with_gradient(features["video"]).T
-            )
+            video, caption = features["video"], features["caption"]
+            rows = instance_similarity(video, gather_with_gradient(caption))
+            columns = rows.T if world_size() == 1 else instance_similarity(caption, gather_with_gradient(video))
             exclude = self._duplicates(batch) if c.mask_duplicates else (None, None)
             losses["contrast"] = soft_target_cross_entropy(
                 rows / temperature, wanted[0], exclude[0]
@@ -85,7 +89,8 @@ class PretrainTask(nn.Module):
             losses["grouping"] = self._grouping(features, batch)
         weights = {"contrast": c.contrast, "grounding": c.grounding, "grouping": c.grouping}
         total = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
-        return Terms(total, losses, self._watched(dual, features))
+        reported = {name: value.detach() for name, value in losses.items()}
+        return Terms(total, reported, self._watched(dual, features))
 
     def _targets(self, batch: Batch, like: Tensor) -> tuple[Tensor, Tensor]:
         """Eq. 5 for this rank's rows against all columns: clips to captions, captions to clips; both (b, B)."""
@@ -105,7 +110,7 @@ class PretrainTask(nn.Module):
         """L_g of Eq. 6.  Captions without any noun to ground leave both directions (setting `no_noun` = skip)."""
         temperature, region = dual.temperature("grounding"), self.config.region_temperature
         nouns, mask, groups = features["nouns"], batch.noun_mask, features["groups"]
-        all_nouns, all_mask = gather_with_gradient(nouns), gather_with_gradient(mask.float()) > 0
+        all_nouns, all_mask = gather_with_gradient(nouns), gather_with_gradient(mask)
         rows = grounding_similarity(groups, all_nouns, all_mask, region)
         if world_size() == 1:
             columns = rows.T

@@ -60,5 +60,5 @@ def untrimmed(seed: int, index: int, *, size: int = 64, fps: int = 8) -> Untrimm
     return Untrimmed(scene, tuple(segments))
 
 
-def _frames(rng: Random, least_seconds: float, most_seconds: float, fps: int) -> int:
+def _frames(rng: Random, least_seconds: int, most_seconds: int, fps: int) -> int:
     return max(1, round((least_seconds + (most_seconds - least_seconds) * rng.random()) * fps))

@@ -77,7 +77,7 @@ def _checkered(u: Pattern, v: Pattern, random: np.random.RandomState) -> Pattern
 
 
 def _dotted(u: Pattern, v: Pattern, random: np.random.RandomState) -> Pattern:
-    away = np.hypot(u - np.floor(u) - 0.5, v - np.floor(v) - 0.5)
+    away: Pattern = np.hypot(u - np.floor(u) - 0.5, v - np.floor(v) - 0.5)
     return np.clip((0.3 - away) * 8 + 0.5, 0, 1)
 
 
@@ -97,7 +97,7 @@ def _speckled(u: Pattern, v: Pattern, random: np.random.RandomState) -> Pattern:
 def _tiled(u: Pattern, v: Pattern, random: np.random.RandomState) -> Pattern:
     row = np.floor(v)
     across = (u + row % 2) / 2  # bricks twice as wide as high, each row shifted by half a brick
-    joint = np.minimum(2 * np.abs(across - np.rint(across)), np.abs(v - np.rint(v)))
+    joint: Pattern = np.minimum(2 * np.abs(across - np.rint(across)), np.abs(v - np.rint(v)))
     return np.clip(1 - 8 * (joint - 0.06), 0, 1)
 
 

@@ -6,6 +6,7 @@ Random numbers come from ``random.Random(text).random()``, whose stream Python p
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from math import ceil, pi
 from random import Random
 from typing import Literal, TypeVar
@@ -44,6 +45,10 @@ TEXTURES = ("striped", "checkered", "dotted", "wavy", "cloudy", "speckled", "til
 
 _DIRECTIONS = {"moves left": (-1, 0), "moves right": (1, 0), "moves up": (0, -1), "moves down": (0, 1)}
 _RESIZING = ("grows", "shrinks")
+_SPINNING = tuple(name for name, shape in SHAPES.items() if shape.turns_visibly)
+_ONE_SHOT = ((1,), (2,), (2,), (2,), (2,), (3,))
+_TWO_SHOTS = ((1, 1), (1, 2), (2, 1))
+"""Numbers of things in each shot, each as likely."""
 _SMALLEST = 0.45
 """Part of its full size at which a shape begins to grow or stops to shrink."""
 _TURNS_PER_SECOND = 0.4
@@ -51,6 +56,8 @@ _TURNS_PER_SECOND = 0.4
 _BLINK_SECONDS = 0.25
 """Time shown, and time hidden."""
 
+Meaning = tuple[tuple[tuple[str, str, str], ...], ...]
+"""(colour, shape, motion) of all things, shot by shot, in sorted order within a shot."""
 T = TypeVar("T")
 
 
@@ -142,7 +149,7 @@ class Scene:
         return tuple(b.start / self.fps for a, b in pairs if a.background != b.background)
 
     @property
-    def meaning(self) -> tuple[tuple[tuple[str, str, str], ...], ...]:
+    def meaning(self) -> Meaning:
         """Colour, shape and motion of all that is shown, shot by shot, order within a shot ignored.
 
         Each caption tells exactly this, so scenes of different meaning have different captions.
@@ -159,7 +166,7 @@ def scene(
     either end.
     No two test clips of a seed have the same ``meaning``: a repetition is drawn again.
     """
-    casts = _test_casts(seed, index) if split == "test" else _casts(random_stream(seed, split, index))
+    casts = _test_casts(seed)[index] if split == "test" else _casts(random_stream(seed, split, index))
     rng = random_stream(seed, split, index, "places")
     cuts = [0, num_frames]
     if len(casts) == 2:
@@ -236,15 +243,13 @@ def _extent(actor: Actor, pose: Poses) -> Float[np.ndarray, "frames 4"]:
     return result
 
 
-def _meaning(casts: Sequence[Sequence[Thing]]) -> tuple[tuple[tuple[str, str, str], ...], ...]:
+def _meaning(casts: Sequence[Sequence[Thing]]) -> Meaning:
     return tuple(tuple(sorted((t.colour, t.shape, t.motion) for t in cast)) for cast in casts)
 
 
 def _casts(rng: Random) -> list[list[Thing]]:
     """Who appears: one to three things in one shot, or two or three in two shots (30 % of the clips)."""
-    sizes = (
-        pick(rng, ((1, 1), (1, 2), (2, 1))) if rng.random() < 0.3 else pick(rng, ((1,), *[(2,)] * 4, (3,)))
-    )
+    sizes = pick(rng, _TWO_SHOTS) if rng.random() < 0.3 else pick(rng, _ONE_SHOT)
     used: set[tuple[str, str]] = set()  # a noun phrase means one thing only, in the whole clip
     return [draw_cast(rng, size, MOTIONS, used) for size in sizes]
 
@@ -258,31 +263,38 @@ def draw_cast(
     """
     cast: list[Thing] = []
     while len(cast) < num_things:
-        colour, shape, motion = pick(rng, tuple(COLOURS)), pick(rng, tuple(SHAPES)), pick(rng, motions)
+        motion, colour = pick(rng, motions), pick(rng, tuple(COLOURS))
+        shape = pick(rng, _SPINNING if motion == "spins" else tuple(SHAPES))
         sizes = ("small", "", "large") if num_things == 1 else ("small", "") if cast else ("", "large")
         size = "" if motion in _RESIZING else pick(rng, sizes)
-        if (colour, shape) in used or (motion == "spins" and not SHAPES[shape].turns_visibly):
-            continue
-        used.add((colour, shape))
-        cast.append(Thing(colour, shape, size, motion))
+        if (colour, shape) not in used:
+            used.add((colour, shape))
+            cast.append(Thing(colour, shape, size, motion))
     return cast
 
 
-_TEST_CASTS: dict[int, list[list[list[Thing]]]] = {}
+class _TestCasts:
+    """The casts of the test clips of a seed, in order; a draw whose meaning is taken is drawn again."""
 
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.known: list[list[list[Thing]]] = []
+        self.taken: set[Meaning] = set()
 
-def _test_casts(seed: int, index: int) -> list[list[Thing]]:
-    """The casts of a test clip: the first draw whose meaning no earlier test clip of the seed has."""
-    known = _TEST_CASTS.setdefault(seed, [])
-    taken = {_meaning(casts) for casts in known} if len(known) <= index else set()
-    while len(known) <= index:
-        rng = random_stream(seed, "test", len(known))
-        casts = _casts(rng)
-        while _meaning(casts) in taken:
+    def __getitem__(self, index: int) -> list[list[Thing]]:
+        while len(self.known) <= index:
+            rng = random_stream(self.seed, "test", len(self.known))
             casts = _casts(rng)
-        taken.add(_meaning(casts))
-        known.append(casts)
-    return known[index]
+            while _meaning(casts) in self.taken:
+                casts = _casts(rng)
+            self.taken.add(_meaning(casts))
+            self.known.append(casts)
+        return self.known[index]
+
+
+@cache
+def _test_casts(seed: int) -> _TestCasts:
+    return _TestCasts(seed)
 
 
 _RADIUS = {"small": (0.105, 0.12), "": (0.145, 0.16), "large": (0.195, 0.22)}
@@ -294,12 +306,12 @@ def _actor(rng: Random, thing: Thing, rank: int) -> Actor:
     if thing.motion in _RESIZING:
         radius *= 1.3  # at its full size, so that it is middle-sized half way
     if rank == 0 and thing.size == "":
-        radius *= 1.12  # the main thing is the largest
+        radius *= 1.2  # the main thing is the largest
     length = 0.32 + 0.14 * rng.random()
     across, along = _DIRECTIONS.get(thing.motion, (0, -0.55))
     return Actor(
         thing,
-        paint=_jitter(rng, COLOURS[thing.colour], 10),
+        paint=_jitter(rng, COLOURS[thing.colour], 10.0),
         radius=radius,
         tilt=(rng.random() - 0.5) * 0.3,
         turn=pick(rng, (-1, 1)),
@@ -342,13 +354,13 @@ def _background(rng: Random) -> Background:
     far = [level + contrast for level in near]
     return Background(
         pick(rng, TEXTURES),
-        (_jitter(rng, near, 4), _jitter(rng, far, 4)),
+        (_jitter(rng, near, 4.0), _jitter(rng, far, 4.0)),
         period=0.11 + 0.14 * rng.random(),
         angle=rng.random() * pi,
         seed=int(rng.random() * 2**32),
     )
 
 
-def _jitter(rng: Random, colour: Sequence[float], reach: float) -> Colour:
+def _jitter(rng: Random, colour: Colour | list[float], reach: float) -> Colour:
     red, green, blue = (min(255, max(0, round(c + (2 * rng.random() - 1) * reach))) for c in colour)
     return red, green, blue

@@ -1,0 +1,351 @@
+"""From an official list of clips to a manifest: find the videos, check them, extract nouns, account for every row.
+
+A reader (``videocc.listing``, ``msrvtt.listing``, ...) says which clips an annotation file lists; ``prepare``
+does the rest, the same for all.  Nothing is dropped in silence: what was read is what was written plus what
+was refused, missing or undecodable, each with its reason and place.  A test split that would shrink is an
+error, because a score on fewer clips is a score on another benchmark.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+from typing import Literal
+
+from tqdm import tqdm
+
+from svilm.data.manifest import Entry, Header, write_manifest
+from svilm.data.nouns import Phrases, extractor_name, noun_phrases
+from svilm.data.prepare.tables import BadRow, PrepareError, Refusal, shortened
+from svilm.data.prepare.videos import Check, Verdict, VideoFolder, check_videos, chunks, pool
+
+__all__ = ["Clip", "Listing", "PrepareError", "Refusal", "Split", "Summary", "prepare", "unique"]
+
+Split = Literal["train", "val", "test"]
+EXAMPLES = 5
+LISTED = 20
+"""Lost clips named in an error message."""
+NOUN_CHUNK = 256
+FEW_CLIPS = 10_000
+LATE_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip that an annotation file lists."""
+
+    id: str
+    names: tuple[str, ...]
+    """Names under which the video may lie in the folder; the first one found counts."""
+    captions: tuple[str, ...]
+    place: str
+    """Where the annotation file says so, for messages: "line 12"."""
+    start: float | None = None
+    end: float | None = None
+    scene_changes: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a reader makes of annotation files.  ``read()`` gives all clips and refused rows, each time anew."""
+
+    source: str
+    path: Path
+    read: Callable[[], Iterator[Clip | Refusal]]
+    protocol: str = ""
+    split: Split = "train"
+    published: int | None = None
+    """How many clips the official list has, if that is well known."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A listed clip, or a row, that does not enter the manifest."""
+
+    kind: Literal["refused", "missing", "undecodable"]
+    id: str
+    place: str
+    reason: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.reason}" + (f" ({self.detail})" if self.detail else "")
+
+
+@dataclass
+class Tally:
+    """How many were lost for one reason, and the first few of them."""
+
+    count: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def add(self, lost: Lost) -> None:
+        """Count one more."""
+        self.count += 1
+        if len(self.examples) < EXAMPLES:
+            self.examples.append(f"{lost.place}" + (f" ({lost.detail})" if lost.detail else ""))
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of every row: ``rows == written + refused + missing + undecodable``.  ``str`` is the report."""
+
+    manifest: Path
+    source: str
+    protocol: str
+    rows: int
+    lost: Mapping[tuple[str, str], Tally]
+    """By kind ("refused", "missing", "undecodable") and reason."""
+    written: int
+    captions: int
+    phrases: int
+    without_nouns: int
+    """Captions in which no noun phrase was found."""
+    extractor: str
+    notes: tuple[str, ...]
+
+    def count(self, kind: str) -> int:
+        """How many were lost of a kind."""
+        return sum(tally.count for (this, _), tally in self.lost.items() if this == kind)
+
+    @property
+    def refused(self) -> int:
+        """Rows that say nothing usable."""
+        return self.count("refused")
+
+    @property
+    def missing(self) -> int:
+        """Clips whose video is not in the folder."""
+        return self.count("missing")
+
+    @property
+    def undecodable(self) -> int:
+        """Clips whose video is there but cannot be read."""
+        return self.count("undecodable")
+
+    def __str__(self) -> str:
+        found = self.rows - self.refused - self.missing
+        lines = [
+            f"{self.source}: {self.protocol or 'no named protocol'}",
+            f"  official    {self.rows:>8}  rows of the annotation files",
+            *self._account("refused"),
+            f"  found       {found:>8}  clips whose video is there",
+            *self._account("missing"),
+            *self._account("undecodable"),
+            f"  written     {self.written:>8}  clips with {self.captions} captions to {self.manifest}",
+            f"  nouns       {self.phrases:>8}  phrases by {self.extractor}; {self.without_nouns} captions without any",
+            *(f"  note: {note}" for note in self.notes),
+        ]
+        return "\n".join(lines)
+
+    def _account(self, kind: str) -> Iterator[str]:
+        yield f"  {kind:<12}{self.count(kind):>8}"
+        for (this, reason), tally in self.lost.items():
+            if this == kind:
+                more = f"; and {tally.count - len(tally.examples)} more" if tally.count > len(tally.examples) else ""
+                yield f"    {tally.count} x {reason}: {'; '.join(tally.examples)}{more}"
+
+
+def unique(rows: Iterable[Clip | Refusal]) -> Iterator[Clip | Refusal]:
+    """The clips with ids of their own, for lists that name none: "x", "x#2", ...; an exact repetition is refused."""
+    uses, seen = Counter[str](), set[int]()
+    for row in rows:
+        if isinstance(row, Clip):
+            content = hash((row.id, row.captions))
+            if content in seen:
+                yield Refusal(row.place, "repeats an earlier row", shortened(row.id))
+                continue
+            seen.add(content)
+            uses[row.id] += 1
+            if uses[row.id] > 1:
+                row = replace(row, id=f"{row.id}#{uses[row.id]}")
+        yield row
+
+
+def prepare(
+    listing: Listing,
+    *,
+    to: str | Path,
+    videos: str | Path,
+    check: Check = "index",
+    workers: int = 0,
+    allow_missing: bool = False,
+    extractor: str = "auto",
+) -> Summary:
+    """Write the manifest of a listing, and say what became of every row.
+
+    ``videos`` is searched for the files, which are looked into as ``check`` says ("none", "index": list the
+    frames and decode the first, "full": decode all).  ``workers`` processes share the work, 0 uses this one.
+    ``allow_missing`` lets a test split shrink in the open: the header keeps the official count and names what
+    was struck.  Raises PrepareError when annotations cannot be read, no clip is left, or a test split would
+    shrink; ValueError for an unknown extractor.
+    """
+    to, name = Path(to), extractor_name(extractor)
+    folder = VideoFolder(Path(videos))
+    reading = tqdm(_judged(listing, folder, {}), desc="reading annotations", unit="clip")
+    files = {outcome.file for outcome in reading if isinstance(outcome, _Kept)}
+    verdicts = check_videos(folder.root, sorted(files), check, workers)
+
+    account = _Account()
+    for outcome in _judged(listing, folder, verdicts):
+        account.add(outcome, keep=listing.split != "train")
+    if account.struck and not allow_missing:
+        raise PrepareError(_shrunken(listing, account))
+    if account.kept == 0:
+        raise PrepareError(_nothing_left(listing, account, folder))
+
+    header = Header(
+        source=listing.source,
+        root=_root(folder.root, to),
+        official=account.rows,
+        protocol=listing.protocol,
+        nouns=name,
+        struck=tuple(f"{lost.id}: {lost.reason}" for lost in account.struck),
+    )
+    kept = (outcome for outcome in _judged(listing, folder, verdicts) if isinstance(outcome, _Kept))
+    workers = workers if account.kept > FEW_CLIPS else 0  # starting processes takes longer than a few captions
+    entries = _entries(tqdm(kept, desc="noun phrases", unit="clip", total=account.kept), extractor, workers)
+    nouns = Counter[str]()
+    written = write_manifest(to, header, _counted(entries, nouns))
+    return Summary(
+        manifest=to,
+        source=listing.source,
+        protocol=listing.protocol,
+        rows=account.rows,
+        lost=account.lost,
+        written=written,
+        captions=nouns["captions"],
+        phrases=nouns["phrases"],
+        without_nouns=nouns["without"],
+        extractor=name,
+        notes=(*listing.notes, *_notes(listing, account, verdicts)),
+    )
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A clip with its video and, where known, the video's duration."""
+
+    clip: Clip
+    file: str
+    duration: float | None
+
+
+def _judged(listing: Listing, folder: VideoFolder, verdicts: Mapping[str, Verdict]) -> Iterator[_Kept | Lost]:
+    """What becomes of each row, as far as the verdicts on the videos are known."""
+    ids = set[str]()
+    for row in listing.read():
+        if isinstance(row, Refusal):
+            yield Lost("refused", row.place, row.place, row.reason, row.detail)
+        elif row.id in ids:
+            yield Lost("refused", row.id, row.place, "id of an earlier row", shortened(row.id))
+        else:
+            ids.add(row.id)
+            yield _judge(row, folder, verdicts)
+
+
+def _judge(clip: Clip, folder: VideoFolder, verdicts: Mapping[str, Verdict]) -> _Kept | Lost:
+    try:
+        file = next((found for name in clip.names if (found := folder.find(name)) is not None), None)
+    except BadRow as bad:
+        return Lost("refused", clip.id, clip.place, bad.reason, bad.detail)
+    if file is None:
+        return Lost("missing", clip.id, clip.place, "video not found", shortened(clip.names[0]))
+    verdict = verdicts.get(file, Verdict(None))
+    if verdict.reason:
+        return Lost("undecodable", clip.id, clip.place, verdict.reason, verdict.message)
+    if verdict.duration is not None and (clip.start or 0.0) >= verdict.duration:
+        times = f"{file} has {verdict.duration:.2f} s, the clip starts at {clip.start or 0.0:.2f} s"
+        return Lost("undecodable", clip.id, clip.place, "starts after the end of its video", times)
+    return _Kept(clip, file, verdict.duration)
+
+
+class _Account:
+    """How many rows became what."""
+
+    def __init__(self) -> None:
+        self.rows = self.kept = self.late = 0
+        self.lost: dict[tuple[str, str], Tally] = {}
+        self.struck: list[Lost] = []
+
+    def add(self, outcome: _Kept | Lost, *, keep: bool) -> None:
+        """Count an outcome; ``keep`` also remembers what was lost."""
+        self.rows += 1
+        if isinstance(outcome, Lost):
+            self.lost.setdefault((outcome.kind, outcome.reason), Tally()).add(outcome)
+            if keep:
+                self.struck.append(outcome)
+            return
+        self.kept += 1
+        end, duration = outcome.clip.end, outcome.duration
+        self.late += end is not None and duration is not None and end > duration + LATE_SECONDS
+
+
+def _root(videos: Path, manifest: Path) -> str:
+    """The videos' folder as the header states it: relative where the two can be moved together."""
+    beside = Path(os.path.abspath(manifest)).parent
+    return videos.relative_to(beside).as_posix() if videos.is_relative_to(beside) else str(videos)
+
+
+def _entries(kept: Iterable[_Kept], extractor: str, workers: int) -> Iterator[Entry]:
+    extract = partial(noun_phrases, extractor=extractor)
+    with pool(workers) if workers else nullcontext() as processes:
+        each = processes.map if processes else map
+        for batch in chunks(kept, NOUN_CHUNK * max(1, 4 * workers)):
+            captions = (caption for item in batch for caption in item.clip.captions)
+            nouns = chain.from_iterable(each(extract, chunks(captions, NOUN_CHUNK)))
+            for item in batch:
+                yield _entry(item, tuple(islice(nouns, len(item.clip.captions))))
+
+
+def _entry(kept: _Kept, nouns: tuple[Phrases, ...]) -> Entry:
+    clip, end = kept.clip, kept.clip.end
+    if end is not None and kept.duration is not None:
+        end = min(end, kept.duration)
+    return Entry(clip.id, kept.file, clip.captions, nouns, clip.start, end, clip.scene_changes)
+
+
+def _counted(entries: Iterable[Entry], counts: Counter[str]) -> Iterator[Entry]:
+    for entry in entries:
+        counts["captions"] += len(entry.captions)
+        counts["phrases"] += sum(len(phrases) for phrases in entry.nouns)
+        counts["without"] += sum(not phrases for phrases in entry.nouns)
+        yield entry
+
+
+def _notes(listing: Listing, account: _Account, verdicts: Mapping[str, Verdict]) -> Iterator[str]:
+    if listing.published not in (None, account.rows):
+        yield (
+            f"the published list has {listing.published} clips and this one {account.rows}: "
+            "scores on it do not compare with published ones"
+        )
+    if account.late:
+        yield f"{account.late} clips end more than {LATE_SECONDS:g} s after their video does; they are cut there"
+    damaged = sorted(file for file, verdict in verdicts.items() if verdict.damaged)
+    if damaged:
+        yield f"{len(damaged)} videos are damaged but readable, kept: {', '.join(damaged[:EXAMPLES])}"
+
+
+def _shrunken(listing: Listing, account: _Account) -> str:
+    lines = [
+        f"{listing.path}: {len(account.struck)} of {account.rows} clips of this {listing.split} split cannot be used;",
+        *(f"  {lost.id}: {lost}" for lost in account.struck[:LISTED]),
+    ]
+    if len(account.struck) > LISTED:
+        lines.append(f"  and {len(account.struck) - LISTED} more")
+    return "\n".join([*lines, "find them, or strike them from the split in the open with --allow-missing"])
+
+
+def _nothing_left(listing: Listing, account: _Account, folder: VideoFolder) -> str:
+    if account.rows == 0:
+        return f"{listing.path}: no rows"
+    reasons = (f"{tally.count} x {reason}: {tally.examples[0]}" for (_, reason), tally in account.lost.items())
+    return (
+        f"{listing.path}: none of {account.rows} rows can be used ({'; '.join(reasons)}); "
+        f"{folder.root} has {len(folder)} videos"
+    )

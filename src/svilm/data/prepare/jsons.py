@@ -1,0 +1,142 @@
+"""Reading JSON annotation files strictly: no duplicate keys, no NaN, and none too large for the memory."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from svilm.data.prepare.tables import PrepareError, Refusal, Row, lines, shortened
+
+PIECE = 1 << 20
+"""Characters read at once."""
+MAX_VALUE = 1 << 28
+"""Characters of one value, for instance all captions of a video."""
+
+
+class _Strict(ValueError):
+    """Something that Python's reader would let pass."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):  # the last one would win, and with it a value that nobody checked
+        double = next(key for key, _ in pairs if sum(key == other for other, _ in pairs) > 1)
+        raise _Strict(f"key {shortened(double)!r} occurs twice in one object")
+    return found
+
+
+def _no_constant(name: str) -> float:
+    raise _Strict(f"{name} is not a number")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+
+
+def load_json(path: Path) -> Any:
+    """The whole file.  Raises PrepareError if it is missing, not UTF-8 or not strict JSON."""
+    with _opened(path) as file:
+        return _DECODER.decode(file.read().strip())
+
+
+def json_rows(path: Path) -> Iterator[Row | Refusal]:
+    """The objects of a JSON Lines file, one per line; a line that is anything else is refused."""
+    for line in lines(path):
+        if isinstance(line, Refusal):
+            yield line
+            continue
+        place = f"line {line[0]}"
+        try:
+            value = _DECODER.decode(line[1].strip())
+        except (ValueError, RecursionError) as error:
+            yield Refusal(place, "not JSON", shortened(str(error) or "nested too deep"))
+            continue
+        yield Row(place, value) if isinstance(value, dict) else Refusal(place, "not an object", shortened(value))
+
+
+def json_items(path: Path) -> Iterator[tuple[str, Any]]:
+    """Key and value of each item of the object that is the whole file, without ever holding all of it.
+
+    HowTo100M's captions are ten gigabytes in one object.  Raises PrepareError as ``load_json`` does.
+    """
+    with _opened(path) as file:
+        window = _Window(file)
+        window.expect("{")
+        mark = window.expect("}") if window.peek() == "}" else ","
+        while mark == ",":
+            key = window.value()
+            if not isinstance(key, str):
+                raise _Strict(f"{shortened(key)} cannot be a key")
+            window.expect(":")
+            yield key, window.value()
+            mark = window.expect(",}")
+        if window.peek():
+            raise _Strict("there is more after the end of the object")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[TextIO]:
+    """The file, with everything that may be wrong about it told as a PrepareError."""
+    if not path.is_file():
+        raise PrepareError(f"{path}: no such file")
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            yield file
+    except UnicodeDecodeError as error:
+        raise PrepareError(f"{path}: not UTF-8 ({error.reason})") from None
+    except RecursionError:
+        raise PrepareError(f"{path}: nested too deep") from None
+    except PrepareError:
+        raise
+    except ValueError as error:  # JSONDecodeError says line and column; the others are _Strict and huge numbers
+        raise PrepareError(f"{path}: not the JSON that is wanted: {error}") from None
+
+
+class _Window:
+    """The part of a JSON text that is being read."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file, self._text, self._at, self._before = file, "", 0, 0
+
+    def _more(self) -> bool:
+        """Let go of what was read and add as much again; False at the end of the file."""
+        if len(self._text) - self._at > MAX_VALUE:
+            raise _Strict(f"the value at character {self._before + self._at} has no end")
+        piece = self._file.read(max(PIECE, len(self._text)))
+        self._before += self._at
+        self._text, self._at = self._text[self._at :] + piece, 0
+        return piece != ""
+
+    def peek(self) -> str:
+        """The next character that is not blank, "" at the end."""
+        while True:
+            while self._at < len(self._text):
+                if not self._text[self._at].isspace():
+                    return self._text[self._at]
+                self._at += 1
+            if not self._more():
+                return ""
+
+    def expect(self, marks: str) -> str:
+        """Step over one of these characters."""
+        mark = self.peek()
+        if not mark or mark not in marks:
+            found = repr(mark) if mark else "the end of the file"
+            raise _Strict(f"expected {' or '.join(marks)} at character {self._before + self._at}, found {found}")
+        self._at += 1
+        return mark
+
+    def value(self) -> Any:
+        """The next value whole."""
+        self.peek()
+        while True:
+            try:
+                value, end = _DECODER.raw_decode(self._text, self._at)
+            except json.JSONDecodeError as error:
+                cut = error.msg.startswith("Unterminated") or error.pos > len(self._text) - 16
+                if not (cut and self._more()):
+                    raise _Strict(f"{error.msg} at character {self._before + error.pos}") from None
+            else:
+                if end < len(self._text) or not self._more():  # a number may go on in the next piece
+                    self._at = end
+                    return value

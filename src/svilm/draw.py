@@ -1,0 +1,339 @@
+"""Pictures from arrays and records: the first batch, curves, similarity matrices, heat maps, films.
+
+Charts are matplotlib figures, made without its global state.  `as_svg` turns them into markup that takes text colour
+and font from the page around it, so they look right on light and on dark ground.  Pixels are RGB, 0 to 255.
+"""
+
+import base64
+import html
+import io
+import textwrap
+import warnings
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+from PIL import Image
+
+from svilm.types import Batch
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK = "#777879"
+"""Text and axes: readable on white and on black, and replaced by the page's own colour in `as_svg`."""
+COLOURS = ("#3b82f6", "#e0701a", "#1a9d62", "#d6409f")
+"""Lines and marks; each at least 3:1 against white and against nearly black."""
+FOREGROUND, BACKGROUND = COLOURS[:2]
+MATRIX_COLOURS = "viridis"
+MOST_POINTS = 300
+"""Longer curves are averaged in this many bins."""
+MOST_FRAMES = 8
+"""Frames shown side by side; more would be too small to see."""
+
+Film = UInt8[np.ndarray, "frames high wide 3"]
+Box = tuple[float, float, float, float]
+
+
+class Line(NamedTuple):
+    """One curve: ``values`` over ``steps``, both of the same length."""
+
+    steps: Sequence[float]
+    values: Sequence[float]
+
+
+# The first batch
+
+
+def first_batch(batch: Batch, path: Path, clips: int = 8) -> None:
+    """Write a picture of what the model is about to see: one row for each of the first ``clips`` clips.
+
+    Frames are in order, with their seconds in the video that they come from.  The bar above says whose they are
+    (the clip itself, or the one pasted in as background) and a dark line marks each seam of cut-and-paste
+    (section 3.2).  Beside stand caption, nouns and the other clip's id.
+    """
+    from matplotlib.figure import Figure
+
+    rows = min(clips, len(batch))
+    shown = [_shown_of(batch, row) for row in range(rows)]
+    wide, high, text = 1.12, 1.12 * batch.video.shape[2] / batch.video.shape[3], 4.9
+    row_high, head = high + 0.58, 0.8
+    left = wide * max(len(frames) for frames in shown)
+    size = (left + text + 0.45, head + row_high * rows + 0.1)
+    figure = Figure(figsize=size, dpi=100, facecolor="white")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    _head(axes, batch, rows, len(shown[0]))
+    for row in range(rows):
+        top = head + row * row_high
+        _strip(axes, batch, row, shown[row], top, wide, high)
+        _words(axes, batch, row, left + 0.4, top)
+    axes.set(xlim=(0, size[0]), ylim=(size[1], 0), aspect="auto")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a script that matplotlib's own font lacks
+        figure.savefig(path, format="png")
+
+
+def chosen_frames(own: Bool[np.ndarray, " frames"], most: int = MOST_FRAMES) -> Int[np.ndarray, " chosen"]:
+    """At most ``most`` frames spread evenly, with at least one of every stretch between two seams.
+
+    ``own`` says which frames are the clip's own; a seam is where it changes.
+    """
+    count = len(own)
+    chosen = ((np.arange(min(most, count)) + 0.5) * count / min(most, count)).astype(np.int64)
+    edges = [0, *(np.flatnonzero(np.diff(own)) + 1), count]
+    for start, stop in pairwise(edges):
+        if not ((chosen >= start) & (chosen < stop)).any():
+            middle = (start + stop - 1) // 2
+            chosen[np.abs(chosen - middle).argmin()] = middle
+    return chosen
+
+
+def _own_frames(batch: Batch, row: int) -> Bool[np.ndarray, " frames"]:
+    count = batch.video.shape[1]
+    if batch.paste is None:
+        return np.ones(count, dtype=bool)
+    mask = batch.paste.mask[row].cpu().numpy()
+    return np.repeat(mask, count // len(mask))
+
+
+def _shown_of(batch: Batch, row: int) -> Int[np.ndarray, " chosen"]:
+    return chosen_frames(_own_frames(batch, row))
+
+
+def _head(axes: "Axes", batch: Batch, rows: int, shown: int) -> None:
+    frames, high, wide = batch.video.shape[1:4]
+    title = f"{rows} of {len(batch)} clips, {shown} of {frames} frames of {wide} x {high}"
+    axes.text(0.1, 0.22, title, fontsize=11, fontweight="bold", va="center")
+    if batch.paste is None:
+        axes.text(0.1, 0.5, "no cut-and-paste", fontsize=9, va="center", color=INK)
+        return
+    for x, wide, colour, label in (
+        (0.1, 0.22, FOREGROUND, "the clip itself (foreground)"),
+        (2.6, 0.22, BACKGROUND, "pasted from another clip (background)"),
+        (5.75, 0.036, "black", "seam"),
+    ):
+        _block(axes, x, 0.43, wide, 0.14, colour)
+        axes.text(x + wide + 0.08, 0.5, label, fontsize=9, va="center")
+
+
+def _strip(
+    axes: "Axes", batch: Batch, row: int, shown: Int[np.ndarray, " chosen"], top: float, wide: float, high: float
+) -> None:
+    own = _own_frames(batch, row)
+    partner = row if batch.paste is None else int(batch.paste.partner[row])
+    for place, frame in enumerate(shown):
+        x = 0.1 + place * wide
+        pixels = batch.video[row, frame].cpu().numpy()
+        extent = (x + 0.03, x + wide - 0.03, top + 0.14 + high, top + 0.14)
+        axes.imshow(pixels, extent=extent, interpolation="antialiased")
+        second = float(batch.seconds[row if own[frame] else partner, frame])
+        axes.text(x + wide / 2, top + high + 0.25, f"{second:.2f} s", fontsize=8, ha="center", va="center", color=INK)
+        if batch.paste is not None:
+            _block(axes, x, top, wide, 0.1, FOREGROUND if own[frame] else BACKGROUND)
+            if place and own[frame] != own[shown[place - 1]]:
+                _block(axes, x - 0.018, top - 0.05, 0.036, high + 0.27, "black")
+
+
+def _words(axes: "Axes", batch: Batch, row: int, x: float, top: float) -> None:
+    nouns = ", ".join(batch.nouns[row]) or "none"
+    lines = [*_wrapped(batch.captions[row], 62, 3), *_wrapped(f"nouns: {nouns}", 62, 2)]
+    if batch.paste is not None:
+        partner = int(batch.paste.partner[row])
+        share = f"foreground {float(batch.paste.beta[row]):.0%}"
+        lines += _wrapped(f"background: {batch.ids[partner]}" if partner != row else "nothing pasted", 62, 1)
+    else:
+        share = ""
+    title = "   ".join(part for part in (_wrapped(batch.ids[row], 40, 1)[0], share) if part)
+    axes.text(x, top + 0.08, title, fontsize=9, fontweight="bold", va="center", parse_math=False)
+    for number, line in enumerate(lines):
+        axes.text(x, top + 0.3 + 0.18 * number, line, fontsize=9, va="center", parse_math=False)
+
+
+def _wrapped(text: str, width: int, lines: int) -> list[str]:
+    return textwrap.wrap(text, width, max_lines=lines, placeholder=" ...") or [""]
+
+
+def _block(axes: "Axes", x: float, y: float, wide: float, high: float, colour: str) -> None:
+    from matplotlib.patches import Rectangle
+
+    axes.add_patch(Rectangle((x, y), wide, high, facecolor=colour, edgecolor="none"))
+
+
+# Charts
+
+
+def curves(
+    lines: Mapping[str, Line],
+    *,
+    level: float | None = None,
+    bottom: float | None = None,
+    top: float | None = None,
+) -> "Figure":
+    """Lines over training steps, each with its name at its end when there are several.
+
+    ``level`` draws a dotted line for comparison; ``bottom`` and ``top`` fix the ends of the axis of values.
+    """
+    figure, axes = _chart((4.2, 2.3))
+    for (name, line), colour in zip(lines.items(), COLOURS, strict=False):
+        steps, values = thinned(line)
+        axes.plot(steps, values, color=colour, linewidth=1.6, solid_capstyle="round", label=name)
+        if len(steps) == 1:
+            axes.plot(steps, values, "o", color=colour)
+    if level is not None:
+        axes.axhline(level, color=INK, linewidth=1.2, linestyle=(0, (1, 2)))
+    if len(lines) > 1:
+        axes.legend(loc="best", fontsize=8.5, labelcolor=INK, frameon=False, handlelength=1.2)
+    axes.set_ylim(bottom=bottom, top=top)
+    axes.set_xlabel("step", fontsize=8.5, color=INK)
+    axes.grid(axis="y", color=INK, alpha=0.25, linewidth=0.6)
+    return figure
+
+
+def thinned(line: Line) -> Line:
+    """The line in at most MOST_POINTS points, each the mean of a stretch of it."""
+    if len(line.steps) <= MOST_POINTS:
+        return line
+    parts = (np.array_split(np.asarray(numbers, dtype=np.float64), MOST_POINTS) for numbers in line)
+    steps, values = ([float(part.mean()) for part in numbers] for numbers in parts)
+    return Line(steps, values)
+
+
+def similarity_matrix(
+    similarity: Float[np.ndarray, "steps steps"],
+    scenes: Int[np.ndarray, " steps"],
+    thumbnails: UInt8[np.ndarray, "steps high wide 3"],
+    limits: tuple[float, float],
+) -> "Figure":
+    """Similarity of every two moments of a clip (Figures 2 and 5), with pictures of the moments along both axes.
+
+    Lines mark where ``scenes`` changes; ``limits`` are the values of the darkest and the lightest colour.
+    Small matrices show their numbers.
+    """
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    count, edge = len(similarity), 0.13
+    figure = Figure(figsize=(3.3, 3.3))
+    side = 1 - edge
+    axes = figure.add_axes((edge, 0, side, side))
+    above, beside = figure.add_axes((edge, side, side, edge)), figure.add_axes((0, 0, edge, side))
+    axes.imshow(similarity, cmap=MATRIX_COLOURS, vmin=limits[0], vmax=limits[1], interpolation="nearest")
+    for place, picture in enumerate(thumbnails):
+        above.imshow(picture, extent=(place - 0.47, place + 0.47, 0.0, 1.0), aspect="auto")
+        beside.imshow(picture, extent=(0.0, 1.0, place + 0.47, place - 0.47), aspect="auto")
+    above.set(xlim=(-0.5, count - 0.5), ylim=(-0.1, 1.0))
+    beside.set(xlim=(0.0, 1.1), ylim=(count - 0.5, -0.5))
+    for part in (axes, above, beside):
+        part.set_axis_off()
+    for change in np.flatnonzero(np.diff(scenes)) + 0.5:
+        for draw in (axes.axvline, axes.axhline):
+            draw(change, color="black", linewidth=3.2, alpha=0.55)
+            draw(change, color="white", linewidth=1.8)
+    if count <= 8:
+        span = max(limits[1] - limits[0], 1e-9)
+        for (y, x), value in np.ndenumerate(similarity):
+            red, green, blue, _ = colormaps[MATRIX_COLOURS]((value - limits[0]) / span)
+            colour = "black" if 0.3 * red + 0.6 * green + 0.1 * blue > 0.5 else "white"
+            axes.text(x, y, f"{value:.2f}", ha="center", va="center", fontsize=28 / count + 4, color=colour)
+    return figure
+
+
+def colour_bar(limits: tuple[float, float]) -> "Figure":
+    """What the colours of `similarity_matrix` stand for."""
+    figure, axes = _chart((3.3, 0.5))
+    ramp = np.linspace(*limits, 64)[None]
+    axes.imshow(ramp, cmap=MATRIX_COLOURS, extent=(*limits, 0, 1), aspect="auto", interpolation="bilinear")
+    axes.spines[:].set_visible(False)
+    axes.set(yticks=[], xlim=limits)
+    axes.tick_params(bottom=False, pad=2)
+    return figure
+
+
+def as_svg(figure: "Figure", title: str) -> str:
+    """A figure as markup to stand inside an HTML page, with ``title`` for those who cannot see it.
+
+    It fills the width of its place.  The same figure and title give the same text.
+    """
+    import matplotlib
+
+    out = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
+        none = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(out, format="svg", transparent=True, metadata=none)
+    text = out.getvalue()
+    head, _, body = text[text.index("<svg") :].partition(">")
+    view = head[head.index('viewBox="') :].split('"')[1]
+    name = html.escape(title, quote=True)
+    return (
+        f'<svg viewBox="{view}" role="img" aria-label="{name}" xmlns:xlink="http://www.w3.org/1999/xlink">'
+        f"{body.replace(INK, 'currentColor')}"
+    )
+
+
+def _chart(size: tuple[float, float]) -> tuple["Figure", "Axes"]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[:].set_color(INK)
+    axes.tick_params(colors=INK, labelsize=8.5, length=3)
+    return figure, axes
+
+
+# Pixels
+
+
+def evenly(count: int, most: int = MOST_FRAMES) -> Int[np.ndarray, " chosen"]:
+    """Numbers of at most ``most`` of ``count`` frames, spread evenly."""
+    return chosen_frames(np.ones(count, dtype=bool), most)
+
+
+def with_heat(
+    frames: Film, heat: Float[np.ndarray, "frames high wide"], opacity: float = 0.65
+) -> Film:
+    """Frames in grey with ``heat`` (0 to 1) over them in colour: cold places stay grey, the hottest are yellow."""
+    from matplotlib import colormaps
+
+    grey = frames.astype(np.float64).mean(axis=-1, keepdims=True) * 0.75
+    colour = 255.0 * colormaps["inferno"](heat)[..., :3]
+    share = opacity * np.sqrt(heat)[..., None]
+    return np.rint(grey * (1 - share) + colour * share).astype(np.uint8)
+
+
+def with_boxes(frames: Film, boxes: Sequence[Box | None]) -> Film:
+    """Frames with a thin white outline for each box (xyxy in [0, 1]); None draws nothing."""
+    out = frames.copy()
+    high, wide = frames.shape[1:3]
+    for picture, box in zip(out, boxes, strict=True):
+        if box is None:
+            continue
+        left, right = (round(x * (wide - 1)) for x in box[::2])
+        top, bottom = (round(y * (high - 1)) for y in box[1::2])
+        picture[[top, bottom], left : right + 1] = 255
+        picture[top : bottom + 1, [left, right]] = 255
+    return out
+
+
+def resized(frames: Film, side: int) -> Film:
+    """Frames with their longer side scaled to ``side`` pixels."""
+    high, wide = frames.shape[1:3]
+    size = max(1, round(wide * side / max(high, wide))), max(1, round(high * side / max(high, wide)))
+    return np.stack([np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC)) for frame in frames])
+
+
+def strip(frames: Film) -> UInt8[np.ndarray, "high all_wide 3"]:
+    """Frames side by side."""
+    return np.concatenate(list(frames), axis=1)
+
+
+def as_data_uri(pixels: UInt8[np.ndarray, "high wide 3"], quality: int = 82) -> str:
+    """A picture as text to stand in an HTML page (WebP)."""
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, format="webp", quality=quality, method=4)
+    return "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode("ascii")

@@ -1,0 +1,171 @@
+import math
+
+import pytest
+import torch
+
+from small import CONFIG, batch, model
+from svilm.engine.checkpoint import Checkpoints
+from svilm.engine.logbook import read_metrics
+from svilm.engine.optim import Optim
+from svilm.engine.task import Task
+from svilm.engine.trainer import NonFiniteError, Training, backward, train
+from svilm.models.grouping import GroupingConfig
+from svilm.tasks.pretrain import Pretrain, PretrainTask
+from svilm.types import Scores, Terms
+
+
+def quiet(config=CONFIG):
+    """The small model without Gumbel noise, so that the order in which noise is drawn does not matter."""
+    return config.model_copy(
+        update={"video": config.video.model_copy(update={"grouping": GroupingConfig(gumbel=False, zero_init=False)})}
+    )
+
+
+def gradients(encoder, training, clips=8):
+    encoder.train()
+    task = PretrainTask(Pretrain())
+    terms = backward(encoder, task, batch(clips), training)
+    return {name: p.grad.clone() for name, p in encoder.named_parameters()}, terms
+
+
+@pytest.mark.parametrize("micro", [1, 3, 4, 8])
+def test_parts_give_the_gradient_of_the_whole_batch(micro):
+    whole, terms = gradients(model(config=quiet()).double(), Training())
+    parts, same = gradients(model(config=quiet()).double(), Training(micro_batch=micro))
+    assert same.total.item() == pytest.approx(terms.total.item(), abs=1e-12)
+    for name, gradient in whole.items():
+        torch.testing.assert_close(parts[name], gradient, rtol=1e-9, atol=1e-12, msg=name)
+
+
+def test_parts_replay_their_noise():
+    """With Gumbel noise: equal to one graph over the parts, drawn from the same random state."""
+    encoder, task, data = model().double().train(), PretrainTask(Pretrain()), batch(8)
+    torch.manual_seed(5)
+    pieces = [task.features(encoder, data.part(i, i + 4)) for i in (0, 4)]
+    joined = {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
+    task.loss(encoder, joined, data).total.backward()
+    wanted = {name: p.grad.clone() for name, p in encoder.named_parameters()}
+    encoder.zero_grad()
+    torch.manual_seed(5)
+    backward(encoder, task, data, Training(micro_batch=4))
+    for name, parameter in encoder.named_parameters():
+        torch.testing.assert_close(parameter.grad, wanted[name], rtol=1e-9, atol=1e-12, msg=name)
+
+
+def run(folder, steps, *, stop=None, training=None, encoder=None, optim=None, data=batch, **more):
+    """Train the small model on noise; ``stop`` raises KeyboardInterrupt before that step."""
+
+    def batches(start, end):
+        for step in range(start, end):
+            if step == stop:
+                raise KeyboardInterrupt
+            yield data(seed=step)
+
+    return train(
+        encoder or model(),
+        PretrainTask(Pretrain()),
+        batches,
+        training=training or Training(steps=steps, log_every=1, save_every=2),
+        optim=optim or Optim(optimizer="adamw", lr=1e-2),
+        steps=steps,
+        seed=3,
+        device=torch.device("cpu"),
+        folder=folder,
+        **more,
+    )
+
+
+@pytest.mark.parametrize("average", [0.0, 0.5])
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, average):
+    training = Training(steps=5, log_every=1, save_every=2, average=average)
+    straight = run(tmp_path / "a", 5, training=training)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "b", 5, training=training, stop=3)
+    assert Checkpoints(tmp_path / "b" / "checkpoints").latest().name == "step_00000002"
+    resumed = run(tmp_path / "b", 5, training=training, encoder=model(seed=99))
+    for (name, one), (_, other) in zip(straight.named_parameters(), resumed.named_parameters(), strict=True):
+        assert torch.equal(one, other), name
+    for one, other in zip(read_metrics(tmp_path / "a"), read_metrics(tmp_path / "b"), strict=True):
+        assert one["loss/total"] == other["loss/total"]
+
+
+def test_training_lowers_the_loss_on_one_batch(tmp_path):
+    run(tmp_path, 30, data=lambda seed: batch(seed=0))
+    rows = read_metrics(tmp_path)
+    assert rows[-1]["loss/total"] < 0.6 * rows[0]["loss/total"]
+
+
+def test_what_is_logged(tmp_path):
+    run(tmp_path, 2)
+    assert set(read_metrics(tmp_path)[-1]) >= {
+        "step", "loss/total", "loss/contrast", "loss/grounding", "loss/grouping", "temperature/contrast",
+        "temperature/grounding", "groups/live_per_clip", "groups/live_in_batch", "groups/entropy",
+        "optim/gradient_norm", "optim/lr", "speed/clips_per_second", "speed/waiting_for_data", "data/skipped",
+    }  # fmt: skip
+
+
+class Broken(Task):
+    """A task whose loss is not a number from the second step on."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def features(self, model, data):
+        return {"video": model.encode_video(data.video).embedding}
+
+    def loss(self, model, features, data):
+        self.calls += 1
+        value = features["video"].sum() * (1.0 if self.calls == 1 else math.nan)
+        return Terms(value, {"contrast": value.detach()})
+
+
+def test_a_loss_that_is_not_a_number_stops_before_the_optimiser(tmp_path):
+    encoder = model()
+    with pytest.raises(NonFiniteError, match=r"step 1: contrast, gradient norm not finite.*clip0, clip1"):
+        train(
+            encoder,
+            Broken(),
+            lambda start, stop: (batch(seed=s) for s in range(start, stop)),
+            training=Training(steps=3),
+            optim=Optim(),
+            steps=3,
+            seed=0,
+            device=torch.device("cpu"),
+            folder=tmp_path,
+        )
+    assert all(p.isfinite().all() for p in encoder.parameters())
+    assert "clip7" in (tmp_path / "nonfinite.json").read_text()
+
+
+def test_too_many_unreadable_clips_stop_the_run(tmp_path):
+    from dataclasses import replace
+
+    def data(seed):
+        return replace(batch(seed=seed), skipped={"damaged": 5})
+
+    with pytest.raises(ValueError, match=r"10 of 26 clips.*damaged: 10.*skip_budget = 0.1"):
+        run(tmp_path, 9, data=data, skip_budget=0.1)
+
+
+def test_the_first_batch_is_seen_once_before_any_step(tmp_path):
+    seen = []
+    run(tmp_path, 3, first_batch=seen.append)
+    assert [b.ids[0] for b in seen] == ["clip0"]
+
+
+def test_evaluations_on_the_way_are_logged(tmp_path):
+    scores = Scores({"retrieval/text_to_video/R@1": 12.0}, 1, 1, "")
+    run(
+        tmp_path,
+        4,
+        training=Training(steps=4, log_every=2, save_every=4, evaluate_every=2),
+        evaluate=lambda encoder: scores,
+    )
+    found = [row for row in read_metrics(tmp_path) if "retrieval/text_to_video/R@1" in row]
+    assert [row["step"] for row in found] == [2]
+
+
+def test_bf16_keeps_weights_in_fp32_and_finite(tmp_path):
+    encoder = run(tmp_path, 2, training=Training(steps=2, precision="bf16", micro_batch=4))
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in encoder.parameters())
