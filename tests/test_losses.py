@@ -381,6 +381,7 @@ def test_a_vector_without_direction_gets_no_gradient_and_scale_does_not_matter()
             grounding_similarity(groups.float() * scale, nouns.float() / scale**0.25, mask, 0.1),
             grounding_similarity(groups.float(), nouns.float(), mask, 0.1),
         )
+    assert (instance_similarity(torch.zeros(2, 3), torch.ones(1, 3)) == 0).all()
     dead = groups.clone()
     dead[0, 1] = 0
     dead.requires_grad_()

@@ -10,7 +10,7 @@ import io
 import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -85,12 +85,12 @@ def chosen_frames(own: Bool[np.ndarray, " frames"], most: int = MOST_FRAMES) -> 
     """
     count = len(own)
     chosen = ((np.arange(min(most, count)) + 0.5) * count / min(most, count)).astype(np.int64)
-    edges = [0, *(np.flatnonzero(np.diff(own)) + 1), count]
-    for start, stop in pairwise(edges):
-        if not ((chosen >= start) & (chosen < stop)).any():
-            middle = (start + stop - 1) // 2
-            chosen[np.abs(chosen - middle).argmin()] = middle
-    return chosen
+    stretch = np.cumsum(np.diff(own, prepend=own[:1]))  # number of the stretch that each frame is in
+    for missing in np.setdiff1d(stretch, stretch[chosen]):
+        middle = int(np.median(np.flatnonzero(stretch == missing)))
+        crowded = np.flatnonzero(stretch[chosen] == np.bincount(stretch[chosen]).argmax())
+        chosen[crowded[np.abs(chosen[crowded] - middle).argmin()]] = middle
+    return np.sort(chosen)
 
 
 def _own_frames(batch: Batch, row: int) -> Bool[np.ndarray, " frames"]:
@@ -188,6 +188,8 @@ def curves(
         axes.axhline(level, color=INK, linewidth=1.2, linestyle=(0, (1, 2)))
     if len(lines) > 1:
         axes.legend(loc="best", fontsize=8.5, labelcolor=INK, frameon=False, handlelength=1.2)
+    if bottom is not None and top is None:  # room above even for a line that hardly changes
+        top = bottom + 1.08 * max(axes.dataLim.ymax - bottom, 1e-9)
     axes.set_ylim(bottom=bottom, top=top)
     axes.set_xlabel("step", fontsize=8.5, color=INK)
     axes.grid(axis="y", color=INK, alpha=0.25, linewidth=0.6)
@@ -214,20 +216,22 @@ def similarity_matrix(
     Lines mark where ``scenes`` changes; ``limits`` are the values of the darkest and the lightest colour.
     Small matrices show their numbers.
     """
-    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    count, edge = len(similarity), 0.13
-    figure = Figure(figsize=(3.3, 3.3))
+    count = len(similarity)
+    edge = max(1 / (count + 1), 0.09)  # pictures as large as the cells, but not too small to see
     side = 1 - edge
+    figure = Figure(figsize=(3.3, 3.3))
     axes = figure.add_axes((edge, 0, side, side))
     above, beside = figure.add_axes((edge, side, side, edge)), figure.add_axes((0, 0, edge, side))
     axes.imshow(similarity, cmap=MATRIX_COLOURS, vmin=limits[0], vmax=limits[1], interpolation="nearest")
-    for place, picture in enumerate(thumbnails):
-        above.imshow(picture, extent=(place - 0.47, place + 0.47, 0.0, 1.0), aspect="auto")
-        beside.imshow(picture, extent=(0.0, 1.0, place + 0.47, place - 0.47), aspect="auto")
-    above.set(xlim=(-0.5, count - 0.5), ylim=(-0.1, 1.0))
-    beside.set(xlim=(0.0, 1.1), ylim=(count - 0.5, -0.5))
+    half = edge * count / side / 2  # of a picture, in cells
+    for place in range(0, count, ceil(2 * half - 1e-6)):
+        low, high = place + 0.5 - half * 1.94, place + 0.5
+        above.imshow(thumbnails[place], extent=(low, high, 0.03, 1.0), aspect="auto")
+        beside.imshow(thumbnails[place], extent=(0.0, 0.97, high, low), aspect="auto")
+    above.set(xlim=(-0.5, count - 0.5), ylim=(0.0, 1.0))
+    beside.set(xlim=(0.0, 1.0), ylim=(count - 0.5, -0.5))
     for part in (axes, above, beside):
         part.set_axis_off()
     for change in np.flatnonzero(np.diff(scenes)) + 0.5:
@@ -235,12 +239,18 @@ def similarity_matrix(
             draw(change, color="black", linewidth=3.2, alpha=0.55)
             draw(change, color="white", linewidth=1.8)
     if count <= 8:
-        span = max(limits[1] - limits[0], 1e-9)
-        for (y, x), value in np.ndenumerate(similarity):
-            red, green, blue, _ = colormaps[MATRIX_COLOURS]((value - limits[0]) / span)
-            colour = "black" if 0.3 * red + 0.6 * green + 0.1 * blue > 0.5 else "white"
-            axes.text(x, y, f"{value:.2f}", ha="center", va="center", fontsize=28 / count + 4, color=colour)
+        _numbers(axes, similarity, limits)
     return figure
+
+
+def _numbers(axes: "Axes", matrix: Float[np.ndarray, "steps steps"], limits: tuple[float, float]) -> None:
+    from matplotlib import colormaps
+
+    for (y, x), value in np.ndenumerate(matrix):
+        red, green, blue, _ = colormaps[MATRIX_COLOURS]((value - limits[0]) / max(limits[1] - limits[0], 1e-9))
+        colour = "black" if 0.3 * red + 0.6 * green + 0.1 * blue > 0.5 else "white"
+        text = f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
+        axes.text(x, y, text, ha="center", va="center", fontsize=28 / len(matrix) + 4, color=colour)
 
 
 def colour_bar(limits: tuple[float, float]) -> "Figure":
@@ -295,12 +305,12 @@ def evenly(count: int, most: int = MOST_FRAMES) -> Int[np.ndarray, " chosen"]:
 
 
 def with_heat(
-    frames: Film, heat: Float[np.ndarray, "frames high wide"], opacity: float = 0.65
+    frames: Film, heat: Float[np.ndarray, "frames high wide"], opacity: float = 0.8
 ) -> Film:
     """Frames in grey with ``heat`` (0 to 1) over them in colour: cold places stay grey, the hottest are yellow."""
     from matplotlib import colormaps
 
-    grey = frames.astype(np.float64).mean(axis=-1, keepdims=True) * 0.75
+    grey = frames.astype(np.float64).mean(axis=-1, keepdims=True) * 0.7
     colour = 255.0 * colormaps["inferno"](heat)[..., :3]
     share = opacity * np.sqrt(heat)[..., None]
     return np.rint(grey * (1 - share) + colour * share).astype(np.uint8)
@@ -320,19 +330,23 @@ def with_boxes(frames: Film, boxes: Sequence[Box | None]) -> Film:
     return out
 
 
-def resized(frames: Film, side: int) -> Film:
+def resized(frames: Film, side: int) -> UInt8[np.ndarray, "frames new_high new_wide 3"]:
     """Frames with their longer side scaled to ``side`` pixels."""
     high, wide = frames.shape[1:3]
     size = max(1, round(wide * side / max(high, wide))), max(1, round(high * side / max(high, wide)))
     return np.stack([np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC)) for frame in frames])
 
 
-def strip(frames: Film) -> UInt8[np.ndarray, "high all_wide 3"]:
-    """Frames side by side."""
-    return np.concatenate(list(frames), axis=1)
+def strip(frames: Film, gap: int = 0) -> UInt8[np.ndarray, "high all_wide channels"]:
+    """Frames side by side; with a ``gap``, so many transparent pixels between them (and a fourth channel)."""
+    if gap:
+        frames = np.pad(frames, ((0, 0), (0, 0), (0, 0), (0, 1)), constant_values=255)
+        frames = np.pad(frames, ((0, 0), (0, 0), (0, gap), (0, 0)))
+    row = np.concatenate(list(frames), axis=1)
+    return row[:, : row.shape[1] - gap]
 
 
-def as_data_uri(pixels: UInt8[np.ndarray, "high wide 3"], quality: int = 82) -> str:
+def as_data_uri(pixels: UInt8[np.ndarray, "high wide channels"], quality: int = 82) -> str:
     """A picture as text to stand in an HTML page (WebP)."""
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, format="webp", quality=quality, method=4)

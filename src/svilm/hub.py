@@ -13,17 +13,17 @@ _silent_since = -_SILENCE_SECONDS  # when the hub last failed to answer, on the 
 
 
 class HubError(ValueError):
-    """A model that is nowhere to be found or cannot be fetched; the message says where was looked and what to do."""
+    """A model that is nowhere or cannot be fetched; the message says where was looked and what to do."""
 
 
 def local_folder(name: str, patterns: Sequence[str], optional: Sequence[str] = ()) -> Path:
-    """The folder that holds model ``name``: a path, or an id of the hub such as "google/vivit-b-16x2-kinetics400".
+    """The folder that holds model ``name``: a path, or an id of the hub like "google-bert/bert-base-uncased".
 
-    A folder of that name is taken as it is.  A snapshot in Hugging Face's cache is taken when each of ``patterns``
-    (shell style, such as "model*.safetensors") matches a file of it.  Otherwise the hub is asked for the files that
-    match ``patterns`` or ``optional``, unless HF_HUB_OFFLINE is set or it does not answer within a few seconds; then
-    the snapshot counts even where files are missing, for the caller to say what it lacks.  Raises HubError when
-    there is nothing.
+    A folder of that name is taken as it is.  A snapshot in Hugging Face's cache is taken when each of
+    ``patterns`` (shell style, such as "model*.safetensors") matches a file of it.  Otherwise the hub is asked
+    for the files that match ``patterns`` or ``optional``, unless HF_HUB_OFFLINE is set or it does not answer
+    within a few seconds; then the snapshot counts even where files are missing, for the caller to say what it
+    lacks.  Raises HubError when there is nothing.
     """
     path = Path(name).expanduser()
     if name and path.is_dir():
@@ -42,8 +42,8 @@ def local_folder(name: str, patterns: Sequence[str], optional: Sequence[str] = (
 
     raise HubError(
         f"{name!r} is neither a folder (looked from {Path.cwd()}) nor in Hugging Face's cache "
-        f"({constants.HF_HUB_CACHE}), and the hub was not asked: {reason}. Give the folder of a model, or fetch it "
-        f"where the hub can be reached (hf download {name} --local-dir FOLDER), copy it here and give FOLDER"
+        f"({constants.HF_HUB_CACHE}), and the hub was not asked: {reason}. Give the folder of a model, or "
+        f"fetch it where the hub can be reached (hf download {name} --local-dir FOLDER) and copy it here"
     )
 
 
@@ -78,9 +78,9 @@ def _why_not_online() -> str | None:
 
 
 def _answers(address: str) -> bool:
-    """Whether a HEAD request, sent as the hub's client sends its own (proxies included), is answered in time."""
-    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of whichever HTTP library it uses
-    from huggingface_hub.utils import get_session
+    """Whether a HEAD request, sent as the hub's client would (through proxies too), is answered in time."""
+    from huggingface_hub import get_session
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of the library it uses
 
     answers = []
 

@@ -32,7 +32,8 @@ from svilm.runtime import (
     seed_everything,
     world_size,
 )
-from svilm.tasks import retrieval, temporal
+from svilm.tasks import retrieval as retrieving
+from svilm.tasks import temporal as scenes
 from svilm.tasks.common import Reader
 from svilm.tasks.pretrain import Pretrain, PretrainTask
 from svilm.types import Batch, Scores
@@ -73,9 +74,9 @@ class Run(Config):
     """The optimiser."""
     training: Training = Training()
     """Length and manner of training."""
-    retrieval: retrieval.Retrieval = retrieval.Retrieval()
+    retrieval: retrieving.Retrieval = retrieving.Retrieval()
     """Retrieval evaluation."""
-    temporal: temporal.Temporal = temporal.Temporal()
+    temporal: scenes.Temporal = scenes.Temporal()
     """Scene change evaluation."""
 
     def model_config_of(self) -> ModelConfig:
@@ -178,10 +179,10 @@ def evaluations(run: Run, model: DualEncoder, tokenizer: Tokenizer) -> dict[str,
         test = Manifest(run.retrieval.manifest)
         sampling = run.data.sampling
         words = f"{sampling.num_frames} frames, one uniform clip, centre crop {sampling.size}"
-        found["retrieval"] = retrieval.score(retrieval.encode(model, test, reader), test, run.retrieval, words)
+        found["retrieval"] = retrieving.score(retrieving.encode(model, test, reader), test, run.retrieval, words)
     if run.temporal.manifest:
         test = Manifest(run.temporal.manifest)
-        found["temporal"] = temporal.score(temporal.scene_clips(model, test, reader), test)
+        found["temporal"] = scenes.score(scenes.scene_clips(model, test, reader), test)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Captions tell exactly what is shown, so whoever understands them finds the clip; questions have one answer."""
+"""Captions tell exactly what is shown: whoever understands them finds the clip.  Questions have an answer."""
 
 import re
 
@@ -85,7 +85,7 @@ def test_the_offline_chunker_finds_the_same_nouns():
 
 
 def test_articles_agree():
-    for clip, told in TOLD:
+    for _, told in TOLD:
         for caption in told:
             for article, word in re.findall(r"\b(an?) (\w+)", caption.text):
                 assert (article == "an") == (word == "orange"), caption.text
@@ -98,7 +98,7 @@ def test_wordings_differ_and_the_first_do_not_depend_on_their_number():
 
 
 def test_captions_fit_into_the_32_tokens_of_the_paper():
-    for clip, told in TOLD:
+    for _, told in TOLD:
         for caption in told:
             assert len(re.findall(r"\w+|[^\w\s]", caption.text)) <= 30, caption.text
 

@@ -13,7 +13,11 @@ def test_a_resumed_run_does_not_repeat_lines(tmp_path):
             book.log(step, {"loss/total": float(step)})
     with Logbook(tmp_path, start=20, steps=30) as book:
         book.log(30, {"loss/total": -1.0})
-    assert [(row["step"], row["loss/total"]) for row in read_metrics(tmp_path)] == [(10, 10.0), (20, 20.0), (30, -1.0)]
+    assert [(row["step"], row["loss/total"]) for row in read_metrics(tmp_path)] == [
+        (10, 10.0),
+        (20, 20.0),
+        (30, -1.0),
+    ]
 
 
 def test_a_line_cut_off_by_a_crash_is_left_out(tmp_path):

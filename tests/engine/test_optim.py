@@ -25,7 +25,8 @@ def test_rate_without_warmup_starts_at_the_peak():
 def test_groups_hold_every_parameter_once_with_its_own_rate_and_decay():
     model = DualEncoder(SIZES["tiny"])
     optimizer = build_optimizer(
-        Optim(optimizer="adamw", lr=0.01, lr_video=0.1, lr_text=0.5, weight_decay=0.2), model.named_parameters()
+        Optim(optimizer="adamw", lr=0.01, lr_video=0.1, lr_text=0.5, weight_decay=0.2),
+        model.named_parameters(),
     )
     owner = {id(p): group for group in optimizer.param_groups for p in group["params"]}
     assert len(owner) == len(list(model.parameters()))

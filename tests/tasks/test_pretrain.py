@@ -104,7 +104,10 @@ def test_no_nouns_at_all_is_finite_with_finite_gradients():
     data = batch(CLIPS)
     encoder = model()
     backward(
-        encoder, PretrainTask(Pretrain()), replace(data, noun_mask=torch.zeros_like(data.noun_mask)), Training()
+        encoder,
+        PretrainTask(Pretrain()),
+        replace(data, noun_mask=torch.zeros_like(data.noun_mask)),
+        Training(),
     )
     assert all(p.grad is None or p.grad.isfinite().all() for p in encoder.parameters())
 
@@ -115,7 +118,10 @@ def test_equal_captions_can_leave_the_negatives():
     config = Pretrain(grounding=0, grouping=0)
     with_twins = terms_of(config.model_copy(update={"mask_duplicates": True}), twins)
     assert with_twins.total < terms_of(config, twins).total
-    assert terms_of(config.model_copy(update={"mask_duplicates": True}), data).total == terms_of(config, data).total
+    assert (
+        terms_of(config.model_copy(update={"mask_duplicates": True}), data).total
+        == terms_of(config, data).total
+    )
 
 
 def test_group_usage_is_watched():

@@ -97,9 +97,8 @@ def targets(paste: Paste) -> Float[Tensor, "batch batch"]:
     (W^c), whose rows need not add up to 1.
     """
     clip = torch.arange(len(paste.partner), device=paste.partner.device)
-    beta = torch.where(paste.partner == clip, 1.0, paste.beta)
-    weights = torch.diag(beta)
-    weights[clip, paste.partner] += 1.0 - beta
+    weights = torch.diag(paste.beta)
+    weights[clip, paste.partner] += 1.0 - paste.beta
     return weights
 
 

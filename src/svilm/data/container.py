@@ -42,7 +42,7 @@ _OPTIONS = {
     "protocol_whitelist": "file",  # a file may name a URL
     "format_whitelist": _FORMATS,  # leaves out playlists, which open other files, and pictures
     "max_pixels": str(MAX_PIXELS),
-    "max_streams": str(MAX_STREAMS),
+    "max_streams": str(MAX_STREAMS + 1),  # one more than allowed, so that too many can be told
 }
 
 # What PyAV raises on bad files besides its own errors: UnicodeDecodeError, IndexError, AttributeError, ...
@@ -86,7 +86,7 @@ def typed_errors(path: str, seconds: float | None = None) -> Iterator[None]:
     try:
         yield
     except _ERRORS as error:
-        fail(path, "damaged", str(error), seconds)
+        fail(path, "damaged", _words(error), seconds)
 
 
 class OpenVideo:
@@ -130,7 +130,7 @@ class OpenVideo:
             try:
                 packet = next(packets, None)
             except _ERRORS as error:
-                self._note(error)
+                self._note(_words(error))
                 return
             if packet is None:
                 return
@@ -185,11 +185,11 @@ class OpenVideo:
         try:
             return self.codec.decode(packet)
         except _ERRORS as error:
-            self._note(error)
+            self._note(_words(error))
             return None
 
-    def _note(self, trouble: object) -> None:
-        self.trouble = self.trouble or str(trouble)
+    def _note(self, trouble: str) -> None:
+        self.trouble = self.trouble or trouble
 
 
 @contextmanager
@@ -205,6 +205,11 @@ def open_video(path: str) -> Iterator[OpenVideo]:
         _refuse(path, error)
     with container:
         yield OpenVideo(path, container)
+
+
+def _words(error: Exception) -> str:
+    text = str(getattr(error, "strerror", None) or error) or type(error).__name__
+    return text[:1].lower() + text[1:]
 
 
 def _choose_stream(path: str, container: InputContainer) -> VideoStream:
@@ -232,7 +237,7 @@ def _check_file(path: str) -> None:
     except PermissionError:
         fail(path, "no_permission", "no permission to look at this file")
     except (OSError, ValueError) as error:
-        fail(path, "not_found", (getattr(error, "strerror", None) or str(error)).lower())
+        fail(path, "not_found", _words(error))
     if not stat.S_ISREG(status.st_mode):
         fail(path, "not_regular_file", "a folder, pipe, socket or device, not a file")
     if status.st_size == 0:

@@ -32,12 +32,13 @@ _SEEK_GAIN = 6  # frames to be skipped from which on a seek is faster than decod
 _KEY_TRIES = 32  # key frames tried before a video counts as undecodable
 
 # swscale's triangle filter widens when it shrinks, so nothing aliases.  Without full chroma colours are a
-# grey level off; the last two make every processor compute the same pixels.
+# grey level off; the last two make every processor compute the same pixels.  As numbers, because PyAV 17, the
+# last one for Python 3.10, has no names for them.
 _SCALING = (
-    Interpolation.BILINEAR
-    | Interpolation.FULL_CHR_H_INT
-    | Interpolation.ACCURATE_RND
-    | Interpolation.BITEXACT
+    Interpolation.BILINEAR.value
+    | 0x2000  # SWS_FULL_CHR_H_INT
+    | 0x40000  # SWS_ACCURATE_RND
+    | 0x80000  # SWS_BITEXACT
 )
 
 
@@ -95,6 +96,7 @@ def index_video(path: str | os.PathLike[str]) -> VideoIndex:
     """
     path = os.path.abspath(os.fspath(path))
     with open_video(path) as video:
+        _check_count(video, video.stream.frames)
         if video.kind in _TIMED_CONTAINERS and video.codec.name in _TIMED_CODECS:
             index = _index_by_packets(video)
             if index is not None:
@@ -151,7 +153,7 @@ def scaled_size(index: VideoIndex, resize: int | tuple[int, int] | None) -> tupl
     return (resize, other) if index.width <= index.height else (other, resize)
 
 
-_Run = tuple[int | None, Int64[np.ndarray, " frames"]]
+_Run = tuple[int | None, list[int]]
 
 
 def _runs(index: VideoIndex, numbers: Int64[np.ndarray, " frames"]) -> list[_Run]:
@@ -163,7 +165,8 @@ def _runs(index: VideoIndex, numbers: Int64[np.ndarray, " frames"]) -> list[_Run
     following = np.concatenate([[0], numbers[:-1] + 1])
     cuts = np.flatnonzero(starts - following >= _SEEK_GAIN)
     key_frames: list[int | None] = [None, *starts[cuts].tolist()]
-    return [run for run in zip(key_frames, np.split(numbers, cuts), strict=True) if len(run[1])]
+    parts = [part.tolist() for part in np.split(numbers, cuts)]
+    return [(key, part) for key, part in zip(key_frames, parts, strict=True) if part]
 
 
 class _Reader:
@@ -195,7 +198,7 @@ class _Reader:
                 if key_frame is not None and self.index.pts is not None:
                     video.seek(int(self.index.pts[key_frame]))
                 frames = video.decode(after_seek=key_frame is not None, only=only)
-                self._collect(frames, set(numbers.tolist()))
+                self._collect(frames, set(numbers))
 
     def _collect(self, frames: Iterator[tuple[VideoFrame, bool]], wanted: set[int]) -> None:
         pts = self.index.pts
@@ -232,25 +235,26 @@ class _Reader:
 
 def _index_by_packets(video: OpenVideo) -> VideoIndex | None:
     """The index from the packets' times, or None when these do not name each frame once."""
-    times: list[tuple[int, bool]] = []
+    shown: list[tuple[int, bool, int]] = []  # time, whether a key frame, duration
     first_key: int | None = None
     first_frame: VideoFrame | None = None
-    tries = length = 0
+    tries = 0
     for packet in video.packets():
         if packet.pts is None:
             return None
-        _check_count(video, len(times))
+        if first_frame is None and tries == _KEY_TRIES:
+            video.no_frames()
+        _check_count(video, len(shown))
         if packet.is_keyframe:
             first_key = packet.pts if first_key is None else first_key
-            if first_frame is None and tries < _KEY_TRIES:
-                tries += 1
+            if first_frame is None:
                 first_frame = video.decode_alone(packet)
+                tries += 1
         if not packet.is_discard:  # an edit list hides frames that others are predicted from
-            times.append((packet.pts, packet.is_keyframe))
-            length = packet.duration or 0
-    times.sort()
-    pts = np.array([time for time, _ in times], dtype=np.int64)
-    key_frames = np.array([key for _, key in times], dtype=bool)
+            shown.append((packet.pts, packet.is_keyframe, packet.duration or 0))
+    shown.sort()
+    pts = np.array([time for time, _, _ in shown], dtype=np.int64)
+    key_frames = np.array([key for _, key, _ in shown], dtype=bool)
     if first_frame is None or first_key is None or not (pts >= first_key).any():
         video.no_frames()
     if (np.diff(pts) == 0).any():
@@ -262,7 +266,7 @@ def _index_by_packets(video: OpenVideo) -> VideoIndex | None:
         origin=int(pts[0]),
         ticks=pts[decodable],
         tick=video.time_base,
-        last_seconds=float(length * video.time_base),
+        last_seconds=float(shown[-1][2] * video.time_base),
         key_frames=key_frames[decodable],
     )
 
@@ -316,7 +320,11 @@ def _index(
 
 def _orientation(frame: VideoFrame) -> Orientation:
     """What the display matrix says; angles that are no multiple of 90 degrees are left alone."""
-    side_data: Any = frame.side_data
+    try:
+        side_data: Any = frame.side_data
+    except ValueError:  # PyAV does not know some other entry (a camera's EXIF): only the angle is left
+        turns = round(frame.rotation / 90) % 4  # quarters, counterclockwise
+        return Orientation(transpose=turns % 2 == 1, mirror=turns >= 2, flip=turns in (1, 2))
     if "DISPLAYMATRIX" not in side_data:
         return Orientation()
     # The stored pixel (x, y) is shown at (a x + c y, b x + d y).
@@ -329,5 +337,5 @@ def _orientation(frame: VideoFrame) -> Orientation:
 
 
 def _check_count(video: OpenVideo, count: int) -> None:
-    if count >= MAX_FRAMES:
+    if count > MAX_FRAMES:
         fail(video.path, "too_large", f"more than {MAX_FRAMES} frames")

@@ -13,9 +13,10 @@ import itertools
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
-EXTRACTORS = ("auto", "spacy", "rules")
+Extractor = Literal["auto", "spacy", "rules"]
+"""spaCy's parser, the offline rules, or spaCy where it has a pipeline and the rules where not."""
 PIPELINES = ("en_core_web_trf", "en_core_web_lg", "en_core_web_md", "en_core_web_sm")
 
 Phrases = tuple[str, ...]
@@ -33,8 +34,8 @@ def _words(text: str) -> frozenset[str]:
 
 QUANTIFIERS = _words("several many more most few fewer less much other another various such same own")
 PRONOUNS = _words(
-    "something someone somebody anything anyone anybody everything everyone everybody nothing nobody one ones "
-    "other others another each both all some himself herself itself themselves"
+    "something someone somebody anything anyone anybody everything everyone everybody nothing nobody one "
+    "ones other others another each both all some himself herself itself themselves"
 )
 PLACES = _words("left right front middle center centre top bottom side sides end beginning")
 """Said alone ("on the left", "in front of") these name no thing that could be pointed at."""
@@ -53,19 +54,18 @@ def noun_phrases(captions: Iterable[str], extractor: str = "auto") -> list[Phras
     """The noun phrases of each caption, in order of appearance, lower case, each once.
 
     Pronouns are left out, and leading determiners, possessives, numbers and quantifiers taken off ("his two
-    red cars" is "red cars").  ``extractor`` is one of EXTRACTORS; "auto" is spaCy where it has a pipeline.
-    Raises ValueError for another name, and for "spacy" where no pipeline is installed.
+    red cars" is "red cars").  Raises ValueError for another name, and for "spacy" where no pipeline is installed.
     """
     return [_clean(chunks) for chunks in _chunker(extractor)(captions)]
 
 
 def extractor_name(extractor: str = "auto") -> str:
-    """What ``extractor`` means on this machine, as manifests name it: "spacy:en_core_web_sm" or "textblob+repairs".
+    """What ``extractor`` is on this machine: "textblob+repairs" or, say, "spacy:en_core_web_sm".
 
     Raises ValueError as ``noun_phrases`` does.
     """
-    if extractor not in EXTRACTORS:
-        raise ValueError(f"extractor {extractor!r}: choose one of {', '.join(EXTRACTORS)}")
+    if extractor not in get_args(Extractor):
+        raise ValueError(f"extractor {extractor!r}: choose one of {', '.join(get_args(Extractor))}")
     pipeline = None if extractor == "rules" else _installed_pipeline()
     if extractor == "spacy" and pipeline is None:
         raise ValueError(
@@ -202,7 +202,7 @@ def _after_articles(tokens: Tagged) -> None:
 
 
 def _participles(tokens: Tagged) -> None:
-    """Repair 2: a participle that is part of no noun phrase is a verb ("slicing onions", "people surfing")."""
+    """Repair 2: a participle outside noun phrases is a verb ("slicing onions", "people surfing")."""
     for i, (word, tag) in enumerate(tokens):
         if tag == "VBG":
             modifies = _tag(tokens, i - 1) in ("JJ", "CD") and _is_noun(tokens, i + 1)
@@ -213,10 +213,8 @@ def _participles(tokens: Tagged) -> None:
             before, after = _tag(tokens, i - 1), _tag(tokens, i + 1)
             actor = before == "NNS" or _word(tokens, i - 1) in PEOPLE
             acting = before.startswith("NN") and after in ("DT", "PRP$", "PRP", "NNS")
-            nothing_else = (
-                "NOUN" not in _lemmas(word) and before not in ("DT", "JJ", "PRP$") and after != "NN"
-            )
-            if actor or acting or nothing_else:
+            no_noun = "NOUN" not in _lemmas(word) and before not in ("DT", "JJ", "PRP$") and after != "NN"
+            if actor or acting or no_noun:
                 tokens[i][1] = "VB"
 
 
@@ -228,9 +226,8 @@ def _finite_verbs(tokens: Tagged) -> None:
         if word in SUBORDINATORS or tag in (".", ":") or joined:
             has_verb = plural = singular = False
         agrees = (_third_person(word) and (singular or plural)) or (plural and _verb_lemma(word) == word)
-        if tag.startswith("NN") and (
-            _is_infinitive(tokens, i) or (agrees and not has_verb and _may_be_verb(tokens, i))
-        ):
+        finite = agrees and not has_verb and _may_be_verb(tokens, i)
+        if tag.startswith("NN") and (finite or _is_infinitive(tokens, i)):
             tokens[i][1] = tag = "VBZ"
         if tag in ("VBZ", "VBP", "VBD", "MD") or (tag == "VB" and not word.endswith("ing")):
             has_verb = True
@@ -256,17 +253,15 @@ def _may_be_verb(tokens: Tagged, i: int) -> bool:
         return False
     if before.startswith("JJ") and _tag(tokens, i - 2) != "IN":  # "[the guy in] red jumps", not "a red jump"
         return False
-    if before == "NN" and _tag(tokens, i - 2) == "IN":  # "[a close up of] water drops"
+    if before == "NN" and _tag(tokens, i - 2) == "IN":  # "[a plate of] fish cakes"
         return False
-    if (
-        not _third_person(word) and before != "NNS" and after.startswith("NN")
-    ):  # "[a suit and a] bow tie talks"
+    if not _third_person(word) and before != "NNS" and after.startswith("NN"):  # "[a red] bow tie talks"
         return False
     return not re.match("VB[ZPD]|MD", after) and (after != "VB" or _verb_lemma(word) in ASPECTUAL)
 
 
 def _second_verbs(tokens: Tagged) -> None:
-    """Repair 4: after "and", a comma or "then" may come a verb whose subject was said before ("and pans out")."""
+    """Repair 4: after "and", a comma or "then" may come a verb with the same subject ("and pans out")."""
     for i, (word, tag) in enumerate(tokens):
         joint = i - 1
         while _tag(tokens, joint) == "RB":
@@ -278,8 +273,7 @@ def _second_verbs(tokens: Tagged) -> None:
         if re.match("VB[ZPD]|MD", after) or (after == "VB" and _verb_lemma(word) not in ASPECTUAL):
             continue  # the verb is still to come
         same_form = before.startswith("VB") and _third_person(word) == _third_person(_word(tokens, joint - 1))
-        object_follows = re.match("DT|PRP", after) or (
-            before != "NNS" and re.match("RB|RP|IN|TO|NN|JJ|VB", after)
-        )
-        if same_form or (_third_person(word) and object_follows):
+        second = any(re.match("VB[ZPD]", earlier) for _, earlier in tokens[:joint]) and _third_person(word)
+        goes_on = re.match("DT|PRP", after) or (before != "NNS" and re.match("RB|RP|IN|TO|NN|JJ|VB", after))
+        if same_form or (second and goes_on):
             tokens[i][1] = "VBZ"

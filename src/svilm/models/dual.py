@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from svilm.config import Config
@@ -22,23 +23,30 @@ class DualEncoderConfig(Config):
     """The video encoder."""
     text: TextEncoderConfig = TextEncoderConfig()
     """The text encoder."""
-    common: int = 256
+    common: PositiveInt = 256
     """Width of the common space."""
     projector: Literal["linear", "mlp"] = "linear"
     """Projection of either side into the common space: one linear layer, or an MLP with one hidden layer."""
-    temperature: float = 0.07
+    temperature: PositiveFloat = 0.07
     """Temperature of the two contrastive losses at the start; the paper does not state it."""
-    temperature_min: float = 0.01
+    temperature_min: PositiveFloat = 0.01
     """Lowest temperature that training may reach (a logit scale of 100, as in CLIP)."""
     learn_temperature: bool = True
-    """Learn one temperature for the global and one for the grounding loss; false keeps `temperature` for both."""
+    """Learn the temperatures of the global and the grounding loss; false keeps `temperature` for both."""
 
 
 class DualEncoder(nn.Module):
-    """Encodes clips and texts into unit vectors of one space, with group tokens on the video side."""
+    """Encodes clips and texts into unit vectors of one space, with group tokens on the video side.
+
+    Raises ValueError when the settings contradict each other.
+    """
 
     def __init__(self, config: DualEncoderConfig) -> None:
         super().__init__()
+        if config.temperature < config.temperature_min:
+            raise ValueError(
+                f"temperature {config.temperature} must not be below temperature_min {config.temperature_min}"
+            )
         self.config = config
         self.video = VideoEncoder(config.video)
         self.text = TextEncoder(config.text)
@@ -52,7 +60,8 @@ class DualEncoder(nn.Module):
     def encode_video(self, video: UInt8[Tensor, "batch frames high wide 3"]) -> VideoFeatures:
         """uint8 RGB clips (B, T, H, W, 3), values 0 to 255 -> VideoFeatures.
 
-        One projection serves groups and clip vector: it is applied to the mean of the groups (f^v, section 3.4).
+        One projection serves groups and clip vector: the latter is the projected mean of the groups (f^v,
+        section 3.4).
         """
         tokens, groups, assignment = self.video(video)
         return VideoFeatures(
@@ -63,8 +72,10 @@ class DualEncoder(nn.Module):
             group_embedding=_unit(self.video_projection(groups)),
         )
 
-    def encode_text(self, ids: Int[Tensor, "texts length"], mask: Bool[Tensor, "texts length"]) -> TextFeatures:
-        """Word pieces (U, L) with their mask -> TextFeatures; captions and noun prompts alike (section 3.1)."""
+    def encode_text(
+        self, ids: Int[Tensor, "texts length"], mask: Bool[Tensor, "texts length"]
+    ) -> TextFeatures:
+        """Word pieces and mask, both (U, L) -> TextFeatures; captions and nouns alike (section 3.1)."""
         hidden = self.text(ids, mask)
         return TextFeatures(hidden=hidden, embedding=_unit(self.text_projection(hidden)))
 

@@ -1,4 +1,4 @@
-"""Grouping blocks: group tokens gather the video tokens that belong together (sections 3.3 and A.2, Figure 3).
+"""Grouping blocks: group tokens gather video tokens that belong together (sections 3.3 and A.2, Figure 3).
 
 Shapes: B batch, M group tokens, N video tokens, D width.
 """
@@ -26,10 +26,10 @@ class GroupingConfig(Config):
     hard: bool = True
     """Each token goes to one group (one-hot, straight-through gradient, A.2); false keeps the soft shares."""
     assign_eps: PositiveFloat = 1.0
-    """Added to a group's token count before dividing by it.  The paper is silent; 1.0 keeps the gradient of an empty
-    group bounded (at 1e-10 it reaches 1e4, because the forward pass is one-hot and the backward pass soft)."""
+    """Added to a group's token count before dividing by it.  The paper is silent; 1.0 keeps the gradient of
+    an empty group bounded (at 1e-10 it reaches 1e4: the forward pass is one-hot, the backward pass soft)."""
     zero_init: bool = True
-    """Start the output layers of the block at zero: before the first step it hands the group tokens on untouched."""
+    """Start the block's output layers at zero: at first it hands the group tokens on untouched."""
     pre_assign_attention: bool = False
     """Groups first read the video tokens by ordinary cross-attention, as GroupViT does."""
     token_mixer: bool = False
@@ -37,14 +37,20 @@ class GroupingConfig(Config):
 
 
 class GroupingBlock(nn.Module):
-    """One round of k-means-like attention: every token picks a group, every group moves by the mean of its tokens.
+    """One round of k-means-like attention: tokens pick a group, a group moves by the mean of its tokens.
 
     q comes from the groups, k and v from the video; one head; softmax over the group axis; residual update
     followed by a residual MLP.  The video tokens themselves are left alone.
     """
 
     def __init__(
-        self, config: GroupingConfig, width: int, groups: int, heads: int, activation: Activation, norm_eps: float
+        self,
+        config: GroupingConfig,
+        width: int,
+        groups: int,
+        heads: int,
+        activation: Activation,
+        norm_eps: float,
     ) -> None:
         super().__init__()
         self.config = config
@@ -74,7 +80,7 @@ class GroupingBlock(nn.Module):
     def forward(self, groups: Groups, tokens: Tokens) -> tuple[Groups, Assignment]:
         """(B, M, D), (B, N, D) -> updated groups (B, M, D) and soft assignment (B, M, N).
 
-        The returned assignment is the noise-free softmax over groups (each column sums to 1), without gradient.
+        The assignment is the softmax over groups without noise and without gradient; its columns sum to 1.
         """
         tokens = self.norm_tokens(tokens)
         if self.mixer is not None:
@@ -85,12 +91,12 @@ class GroupingBlock(nn.Module):
         logits = query @ self.key(tokens).transpose(1, 2) * query.shape[-1] ** -0.5
         shares, soft = self.assign(logits)
         value = self.value(tokens)
-        update = (shares / (shares.sum(dim=-1, keepdim=True) + self.config.assign_eps)).to(value.dtype) @ value
-        groups = groups + self.out(update)
+        share_of_mean = shares / (shares.sum(dim=-1, keepdim=True) + self.config.assign_eps)
+        groups = groups + self.out(share_of_mean.to(value.dtype) @ value)
         return groups + self.mlp(self.norm_mlp(groups)), soft
 
     def assign(self, logits: Assignment) -> tuple[Assignment, Assignment]:
-        """Logits (B, M, N) -> shares used for the update and noise-free soft assignment, both (B, M, N) in fp32.
+        """Logits (B, M, N) -> shares used for the update, and noise-free soft assignment, both (B, M, N).
 
         Computed in fp32 also under autocast, which leaves these operations alone: in half precision
         -log(-log(u)) overflows to infinity.

@@ -17,7 +17,9 @@ Sequence = Float[Tensor, "batch tokens width"]
 class Mlp(nn.Module):
     """Two linear layers with a GELU between them."""
 
-    def __init__(self, width: int, hidden: int, out: int | None = None, activation: Activation = "gelu") -> None:
+    def __init__(
+        self, width: int, hidden: int, out: int | None = None, activation: Activation = "gelu"
+    ) -> None:
         super().__init__()
         self.up = nn.Linear(width, hidden)
         self.down = nn.Linear(hidden, width if out is None else out)
@@ -67,7 +69,9 @@ class CrossAttention(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block: x + attention(LN x), then x + mlp(LN x)."""
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float, activation: Activation, norm_eps: float) -> None:
+    def __init__(
+        self, width: int, heads: int, mlp_ratio: float, activation: Activation, norm_eps: float
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=norm_eps)
         self.attention = SelfAttention(width, heads)
@@ -86,7 +90,7 @@ def at_least_fp32(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def init_weights(module: nn.Module) -> None:
-    """Truncated normal (std 0.02) for linear weights, zero biases, as in ViT and GroupViT; for `Module.apply`."""
+    """Truncated normal weights (std 0.02) and zero biases, as in ViT and GroupViT; for `Module.apply`."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:

@@ -1,4 +1,4 @@
-"""The video encoder: a ViT over tubelets with group tokens beside the video tokens (sections 3.1 to 3.3, 4.2).
+"""The video encoder: a ViT over tubelets, with group tokens beside the video tokens (sections 3.1-3.3, 4.2).
 
 Shapes: B batch, T frames, N = steps x rows x columns video tokens, M group tokens, D width.
 """
@@ -41,7 +41,7 @@ class VideoEncoderConfig(Config):
     grouping: GroupingConfig = GroupingConfig()
     """Inside of the grouping blocks."""
     keep_cls: bool = False
-    """Keep a [CLS] token beside the video tokens.  S-ViLM has no use for it; published ViViT weights have one."""
+    """Keep a [CLS] token beside the video tokens, as published ViViT weights do; S-ViLM has no use for it."""
     activation: Activation = "gelu_tanh"
     """GELU form of the MLPs; ViViT's published weights use the tanh form, VideoMAE's the exact one."""
     norm_eps: PositiveFloat = 1e-6
@@ -79,7 +79,8 @@ class VideoEncoder(nn.Module):
             Block(c.width, c.heads, c.mlp_ratio, c.activation, c.norm_eps) for _ in range(c.depth)
         )
         self.grouping = nn.ModuleList(
-            GroupingBlock(c.grouping, c.width, c.groups, c.heads, c.activation, c.norm_eps) for _ in c.group_after
+            GroupingBlock(c.grouping, c.width, c.groups, c.heads, c.activation, c.norm_eps)
+            for _ in c.group_after
         )
         self.norm = nn.LayerNorm(c.width, eps=c.norm_eps)
         self.norm_groups = nn.LayerNorm(c.width, eps=c.norm_eps)
@@ -98,9 +99,10 @@ class VideoEncoder(nn.Module):
         Float[Tensor, "batch groups width"],
         Float[Tensor, "batch groups steps places"],
     ]:
-        """uint8 RGB (B, T, H, W, 3) -> video tokens (B, N_t, S, D), groups (B, M, D), assignment (B, M, N_t, S).
+        """uint8 RGB (B, T, H, W, 3) -> video tokens (B, N_t, S, D), groups (B, M, D), shares (B, M, N_t, S).
 
-        Tokens and groups have passed the final LayerNorms; the assignment is that of the last grouping block.
+        Tokens and groups have passed the final LayerNorms; the shares of each token that go to the groups are
+        those of the last grouping block.
         """
         x, (steps, rows, columns) = self.embed(video)
         groups = self.group_tokens.to(x.dtype).expand(len(x), -1, -1)
@@ -131,13 +133,13 @@ class VideoEncoder(nn.Module):
     def embed(
         self, video: UInt8[Tensor, "batch frames high wide 3"]
     ) -> tuple[Float[Tensor, "batch tokens width"], Grid]:
-        """uint8 RGB (B, T, H, W, 3) -> tubelet embeddings with positions (B, N, D), and the grid (steps, rows, columns)."""
+        """uint8 RGB (B, T, H, W, 3) -> embedded tubelets (B, N, D) and their grid (steps, rows, columns)."""
         t, p, q = self.config.tubelet
         _, frames, height, width, _ = video.shape
         if frames % t or height % p or width % q or min(frames, height, width) == 0:
             raise ValueError(
-                f"a clip of {frames} frames of {height}x{width} does not divide into tubelets of {t}x{p}x{q}; "
-                "choose frames and size as multiples of the tubelet"
+                f"a clip of {frames} frames of {height}x{width} does not divide into tubelets of "
+                f"{t}x{p}x{q}; choose multiples"
             )
         grid = (frames // t, height // p, width // q)
         pixels = (video.to(self.patch.weight.dtype) - self.pixel_mean) / self.pixel_std
@@ -147,7 +149,7 @@ class VideoEncoder(nn.Module):
         return self.patch(tubelets) + self.positions(grid), grid
 
     def positions(self, grid: Grid) -> Float[Tensor, "tokens width"]:
-        """The position table for a grid of (steps, rows, columns), interpolated when it differs from the settings."""
+        """Position table for a grid (steps, rows, columns), interpolated when the settings have another."""
         table: Tensor = self.position
         if grid != tuple(table.shape[:3]):
             table = interpolate_positions(table, grid)
@@ -164,8 +166,8 @@ class VideoEncoder(nn.Module):
 def interpolate_positions(
     table: Float[Tensor, "steps rows columns width"], grid: Grid
 ) -> Float[Tensor, "new_steps new_rows new_columns width"]:
-    """Resize a position table (steps, rows, columns, D) to another grid: bicubic in space, then linear in time."""
-    steps, rows, columns, width = table.shape
+    """Resize a position table (steps, rows, columns, D) to another grid: bicubic in space, linear in time."""
+    steps, rows, columns, _ = table.shape
     x = table.permute(0, 3, 1, 2)
     if (rows, columns) != grid[1:]:
         x = F.interpolate(x.float(), size=grid[1:], mode="bicubic", align_corners=False)

@@ -18,7 +18,12 @@ def tiny() -> Run:
     return Run(
         recipe="tiny",
         model=SIZES["tiny"],
-        data=Data(batch=64, workers=1, sampling=Sampling(num_frames=8, size=64)),
+        # no scale jitter: the drawn clips are 64x64, and cropping would push shapes out of the picture
+        data=Data(
+            batch=64,
+            workers=1,
+            sampling=Sampling(num_frames=8, size=64, short_side=64, min_scale=1.0, max_scale=1.0),
+        ),
         optim=Optim(optimizer="adamw", lr=1e-3, weight_decay=0.05, warmup=0.1),
         training=Training(steps=600, log_every=10, save_every=200),
     )

@@ -29,6 +29,11 @@ LOSSES = {
 T = TypeVar("T")
 
 
+def fixed(value: float, digits: int) -> str:
+    """A number with so many digits after the point, and a real minus sign."""
+    return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
 @dataclass(frozen=True)
 class Absent:
     """Stands in place of a part that cannot be shown; ``why`` is one line."""
@@ -154,11 +159,10 @@ def _list(words: Sequence[str]) -> str:
 
 
 def _time(seconds: float) -> str:
+    minutes, hours = seconds / 60, seconds / 3600
     if seconds < 60:
         return f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
-    return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min"
+    return f"{minutes:.1f} min" if minutes < 60 else f"{hours:.1f} h"
 
 
 # Scores
@@ -258,7 +262,7 @@ def headline(files: Files, baseline: Files | None) -> list[Tile]:
             Tile(
                 "Median rank of the right video",
                 f"{middle:g}",
-                "",
+                f"of {files.scores.get('retrieval/scored', 0):,.0f}",
                 _beside(files, baseline, "retrieval", rank, "{:g}"),
                 "retrieval",
             )
@@ -269,7 +273,7 @@ def headline(files: Files, baseline: Files | None) -> list[Tile]:
             tiles.append(
                 Tile(
                     title,
-                    f"{value:.2f}",
+                    fixed(value, 2),
                     "",
                     _beside(files, baseline, "temporal", key, "{:.2f}"),
                     "scenes",

@@ -22,9 +22,9 @@ from svilm.tasks import retrieval
 from svilm.tasks.temporal import SceneClip, scene_clips
 
 FILM_FRAMES, FILM_SIDE = 12, 112
-STRIP_SIDE, THUMBNAIL_SIDE = 96, 40
+STRIP_SIDE, STRIP_GAP, THUMBNAIL_SIDE = 96, 3, 48
 TOP = 5
-SCENE_CLIPS = 3
+SCENE_CLIPS = 4
 """Clips whose matrices are shown; the means are over all."""
 HEAT_CLIPS, HEAT_CLIPS_MEASURED = 4, 40
 
@@ -313,9 +313,9 @@ def _heat_row(
         pictures = draw.resized(draw.with_heat(found.frames[chosen], found.heat[chosen]), STRIP_SIDE)
         pictures = draw.with_boxes(pictures, [box[frame] for frame in chosen])
         inside, area = share if share is not None else (None, None)
-        uri = draw.as_data_uri(draw.strip(pictures))
+        uri = draw.as_data_uri(draw.strip(pictures, STRIP_GAP))
         nouns.append(Heat(found.noun, uri, found.similarity, found.group, inside, area))
-    plain = draw.strip(draw.resized(maps[0].frames[chosen], STRIP_SIDE))
+    plain = draw.strip(draw.resized(maps[0].frames[chosen], STRIP_SIDE), STRIP_GAP)
     seconds = tuple(f"{maps[0].seconds[frame]:.2f} s" for frame in chosen)
     return HeatRow(entry.id, _caption(entry), draw.as_data_uri(plain), seconds, tuple(nouns))
 

@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from svilm.data.prepare.common import Clip, Listing, Refusal, Split
+from svilm.data.prepare import Split
+from svilm.data.prepare.common import Clip, Listing, Refusal
 from svilm.data.prepare.jsons import json_items
 from svilm.data.prepare.tables import BadRow, Row, convert, file_name, one_line, shortened, span
 
@@ -18,9 +19,10 @@ VIDEOS = {"train": 10_009, "val_1": 4_917, "val_2": 4_885}
 
 
 def listing(annotations: str | Path, *, paragraph: bool = False, split: Split | None = None) -> Listing:
-    """The clips of train.json, val_1.json or val_2.json: one per sentence, or with ``paragraph`` one per video.
+    """The clips of train.json, val_1.json or val_2.json, one per sentence.
 
-    ``split`` is by default "train" for a file whose name begins so, and "test" for any other.
+    ``paragraph`` makes one clip per video, with all its sentences as its caption.  ``split`` is by default
+    "train" for a file whose name begins so, and "test" for any other.
     """
     path = Path(annotations)
     of_train = path.stem.startswith("train")
@@ -30,7 +32,7 @@ def listing(annotations: str | Path, *, paragraph: bool = False, split: Split | 
         "activitynet-captions",
         path,
         partial(_clips, path, paragraph),
-        f"activitynet-captions {path.stem}, {'all sentences of a video' if paragraph else 'single sentences'}",
+        f"activitynet-captions {path.stem}, {'paragraphs' if paragraph else 'sentences'}",
         split,
         published=VIDEOS.get(path.stem) if paragraph else None,
         notes=(spoilt,) if split == "train" and not of_train else (),

@@ -1,4 +1,4 @@
-"""From an official list of clips to a manifest: find the videos, check them, extract nouns, account for every row.
+"""From an official list of clips to a manifest: find the videos, check them, extract nouns, account for all.
 
 A reader (``videocc.listing``, ``msrvtt.listing``, ...) says which clips an annotation file lists; ``prepare``
 does the rest, the same for all.  Nothing is dropped in silence: what was read is what was written plus what
@@ -10,23 +10,22 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Literal
 
 from tqdm import tqdm
 
 from svilm.data.manifest import Entry, Header, write_manifest
-from svilm.data.nouns import Phrases, extractor_name, noun_phrases
+from svilm.data.nouns import Extractor, Phrases, extractor_name, noun_phrases
+from svilm.data.prepare import Check, Split
+from svilm.data.prepare.accounts import EXAMPLES, Kind, Lost, Summary, Tally
 from svilm.data.prepare.tables import BadRow, PrepareError, Refusal, shortened
-from svilm.data.prepare.videos import Check, Verdict, VideoFolder, check_videos, chunks, pool
+from svilm.data.prepare.videos import Verdict, VideoFolder, check_videos, chunks, pool
 
-__all__ = ["Clip", "Listing", "PrepareError", "Refusal", "Split", "Summary", "prepare", "unique"]
+__all__ = ["Clip", "Listing", "PrepareError", "Refusal", "Summary", "prepare", "unique"]
 
-Split = Literal["train", "val", "test"]
-EXAMPLES = 5
 LISTED = 20
 """Lost clips named in an error message."""
 NOUN_CHUNK = 256
@@ -51,108 +50,22 @@ class Clip:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a reader makes of annotation files.  ``read()`` gives all clips and refused rows, each time anew."""
+    """What a reader makes of annotation files."""
 
     source: str
     path: Path
     read: Callable[[], Iterator[Clip | Refusal]]
-    protocol: str = ""
+    """Gives all clips and refused rows, each time from the first."""
+    protocol: str
+    """The list in words, as it will stand beside a score."""
     split: Split = "train"
     published: int | None = None
     """How many clips the official list has, if that is well known."""
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Lost:
-    """A listed clip, or a row, that does not enter the manifest."""
-
-    kind: Literal["refused", "missing", "undecodable"]
-    id: str
-    place: str
-    reason: str
-    detail: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.place}: {self.reason}" + (f" ({self.detail})" if self.detail else "")
-
-
-@dataclass
-class Tally:
-    """How many were lost for one reason, and the first few of them."""
-
-    count: int = 0
-    examples: list[str] = field(default_factory=list)
-
-    def add(self, lost: Lost) -> None:
-        """Count one more."""
-        self.count += 1
-        if len(self.examples) < EXAMPLES:
-            self.examples.append(f"{lost.place}" + (f" ({lost.detail})" if lost.detail else ""))
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What became of every row: ``rows == written + refused + missing + undecodable``.  ``str`` is the report."""
-
-    manifest: Path
-    source: str
-    protocol: str
-    rows: int
-    lost: Mapping[tuple[str, str], Tally]
-    """By kind ("refused", "missing", "undecodable") and reason."""
-    written: int
-    captions: int
-    phrases: int
-    without_nouns: int
-    """Captions in which no noun phrase was found."""
-    extractor: str
-    notes: tuple[str, ...]
-
-    def count(self, kind: str) -> int:
-        """How many were lost of a kind."""
-        return sum(tally.count for (this, _), tally in self.lost.items() if this == kind)
-
-    @property
-    def refused(self) -> int:
-        """Rows that say nothing usable."""
-        return self.count("refused")
-
-    @property
-    def missing(self) -> int:
-        """Clips whose video is not in the folder."""
-        return self.count("missing")
-
-    @property
-    def undecodable(self) -> int:
-        """Clips whose video is there but cannot be read."""
-        return self.count("undecodable")
-
-    def __str__(self) -> str:
-        found = self.rows - self.refused - self.missing
-        lines = [
-            f"{self.source}: {self.protocol or 'no named protocol'}",
-            f"  official    {self.rows:>8}  rows of the annotation files",
-            *self._account("refused"),
-            f"  found       {found:>8}  clips whose video is there",
-            *self._account("missing"),
-            *self._account("undecodable"),
-            f"  written     {self.written:>8}  clips with {self.captions} captions to {self.manifest}",
-            f"  nouns       {self.phrases:>8}  phrases by {self.extractor}; {self.without_nouns} captions without any",
-            *(f"  note: {note}" for note in self.notes),
-        ]
-        return "\n".join(lines)
-
-    def _account(self, kind: str) -> Iterator[str]:
-        yield f"  {kind:<12}{self.count(kind):>8}"
-        for (this, reason), tally in self.lost.items():
-            if this == kind:
-                more = f"; and {tally.count - len(tally.examples)} more" if tally.count > len(tally.examples) else ""
-                yield f"    {tally.count} x {reason}: {'; '.join(tally.examples)}{more}"
-
-
 def unique(rows: Iterable[Clip | Refusal]) -> Iterator[Clip | Refusal]:
-    """The clips with ids of their own, for lists that name none: "x", "x#2", ...; an exact repetition is refused."""
+    """The clips with ids of their own, "x", "x#2", ..., for lists without ids; repeated rows are refused."""
     uses, seen = Counter[str](), set[int]()
     for row in rows:
         if isinstance(row, Clip):
@@ -175,7 +88,7 @@ def prepare(
     check: Check = "index",
     workers: int = 0,
     allow_missing: bool = False,
-    extractor: str = "auto",
+    extractor: Extractor = "auto",
 ) -> Summary:
     """Write the manifest of a listing, and say what became of every row.
 
@@ -208,7 +121,9 @@ def prepare(
         struck=tuple(f"{lost.id}: {lost.reason}" for lost in account.struck),
     )
     kept = (outcome for outcome in _judged(listing, folder, verdicts) if isinstance(outcome, _Kept))
-    workers = workers if account.kept > FEW_CLIPS else 0  # starting processes takes longer than a few captions
+    workers = (
+        workers if account.kept > FEW_CLIPS else 0
+    )  # starting processes takes longer than a few captions
     entries = _entries(tqdm(kept, desc="noun phrases", unit="clip", total=account.kept), extractor, workers)
     nouns = Counter[str]()
     written = write_manifest(to, header, _counted(entries, nouns))
@@ -217,7 +132,7 @@ def prepare(
         source=listing.source,
         protocol=listing.protocol,
         rows=account.rows,
-        lost=account.lost,
+        losses=account.losses,
         written=written,
         captions=nouns["captions"],
         phrases=nouns["phrases"],
@@ -270,14 +185,14 @@ class _Account:
 
     def __init__(self) -> None:
         self.rows = self.kept = self.late = 0
-        self.lost: dict[tuple[str, str], Tally] = {}
+        self.losses: dict[tuple[Kind, str], Tally] = {}
         self.struck: list[Lost] = []
 
     def add(self, outcome: _Kept | Lost, *, keep: bool) -> None:
         """Count an outcome; ``keep`` also remembers what was lost."""
         self.rows += 1
         if isinstance(outcome, Lost):
-            self.lost.setdefault((outcome.kind, outcome.reason), Tally()).add(outcome)
+            self.losses.setdefault((outcome.kind, outcome.reason), Tally()).add(outcome)
             if keep:
                 self.struck.append(outcome)
             return
@@ -292,7 +207,7 @@ def _root(videos: Path, manifest: Path) -> str:
     return videos.relative_to(beside).as_posix() if videos.is_relative_to(beside) else str(videos)
 
 
-def _entries(kept: Iterable[_Kept], extractor: str, workers: int) -> Iterator[Entry]:
+def _entries(kept: Iterable[_Kept], extractor: Extractor, workers: int) -> Iterator[Entry]:
     extract = partial(noun_phrases, extractor=extractor)
     with pool(workers) if workers else nullcontext() as processes:
         each = processes.map if processes else map
@@ -325,7 +240,7 @@ def _notes(listing: Listing, account: _Account, verdicts: Mapping[str, Verdict])
             "scores on it do not compare with published ones"
         )
     if account.late:
-        yield f"{account.late} clips end more than {LATE_SECONDS:g} s after their video does; they are cut there"
+        yield f"{account.late} clips end over {LATE_SECONDS:g} s after their video does; they are cut there"
     damaged = sorted(file for file, verdict in verdicts.items() if verdict.damaged)
     if damaged:
         yield f"{len(damaged)} videos are damaged but readable, kept: {', '.join(damaged[:EXAMPLES])}"
@@ -333,8 +248,8 @@ def _notes(listing: Listing, account: _Account, verdicts: Mapping[str, Verdict])
 
 def _shrunken(listing: Listing, account: _Account) -> str:
     lines = [
-        f"{listing.path}: {len(account.struck)} of {account.rows} clips of this {listing.split} split cannot be used;",
-        *(f"  {lost.id}: {lost}" for lost in account.struck[:LISTED]),
+        f"{listing.path}: {len(account.struck)} of {account.rows} {listing.split} clips cannot be used:",
+        *(f"  {lost}" for lost in account.struck[:LISTED]),
     ]
     if len(account.struck) > LISTED:
         lines.append(f"  and {len(account.struck) - LISTED} more")
@@ -344,7 +259,9 @@ def _shrunken(listing: Listing, account: _Account) -> str:
 def _nothing_left(listing: Listing, account: _Account, folder: VideoFolder) -> str:
     if account.rows == 0:
         return f"{listing.path}: no rows"
-    reasons = (f"{tally.count} x {reason}: {tally.examples[0]}" for (_, reason), tally in account.lost.items())
+    reasons = (
+        f"{tally.count} x {reason}: {tally.examples[0]}" for (_, reason), tally in account.losses.items()
+    )
     return (
         f"{listing.path}: none of {account.rows} rows can be used ({'; '.join(reasons)}); "
         f"{folder.root} has {len(folder)} videos"

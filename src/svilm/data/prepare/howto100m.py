@@ -1,7 +1,7 @@
 """HowTo100M: caption.json, {video_id: {"start": [...], "end": [...], "text": [...]}}, and HowTo100M_v1.csv.
 
-A narration lasts three or four seconds, less than what it speaks of; as in the loaders of MIL-NCE it grows by its
-nearest neighbours.  HowToCaption's files, where each text is a list of captions, are read as well.
+A narration lasts three or four seconds, less than what it speaks of, so it grows by its nearest neighbours,
+as is usual for this set.  HowToCaption's files, where each text is a list of captions, are read as well.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,14 +23,14 @@ class Narration(NamedTuple):
     texts: tuple[str, ...]
 
 
-def listing(captions: str | Path, *, videos: str | Path | None = None, min_seconds: float = 8.0) -> Listing:
+def listing(annotations: str | Path, *, only: str | Path | None = None, min_seconds: float = 8.0) -> Listing:
     """The narrated clips of caption.json, each grown to at least ``min_seconds`` where its video allows it.
 
-    ``videos`` is HowTo100M_v1.csv or any part of it: only its videos are listed, and where it has a column
+    ``only`` is HowTo100M_v1.csv or any part of it: only its videos are listed, and where it has a column
     "path" the videos are looked for there.  Narrations that grow to the same clip are one clip.
     """
-    wanted = None if videos is None else _wanted(Path(videos))
-    path = Path(captions)
+    wanted = None if only is None else _wanted(Path(only))
+    path = Path(annotations)
     return Listing("howto100m", path, partial(_clips, path, wanted, min_seconds), "howto100m train")
 
 
@@ -71,7 +71,7 @@ def _clips(
 
 
 def grown(narrations: Sequence[Narration], k: int, min_seconds: float) -> tuple[int, int]:
-    """First and last narration around the k-th that together last ``min_seconds``; the nearer neighbour joins first."""
+    """First and last narration around the k-th that last ``min_seconds`` together; the nearer joins first."""
     first = last = k
     end = narrations[k].end
     while end - narrations[first].start < min_seconds:
@@ -95,8 +95,9 @@ def _said(narrations: Sequence[Narration]) -> tuple[str, ...]:
 
 def _narrations(video: str, value: Any) -> Iterator[Narration | Refusal]:
     place = shortened(video)
-    lists = [value.get(key) for key in ("start", "end", "text")] if isinstance(value, dict) else [None]
-    if not all(isinstance(part, list) and len(part) == len(lists[0]) for part in lists):
+    lists = [value.get(key) if isinstance(value, dict) else None for key in ("start", "end", "text")]
+    lengths = {len(part) if isinstance(part, list) else None for part in lists}
+    if None in lengths or len(lengths) > 1:
         yield Refusal(place, "start, end and text are not lists of one length", shortened(value))
         return
     for k, (start, end, text) in enumerate(zip(*lists, strict=True)):

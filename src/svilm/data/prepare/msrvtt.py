@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
-from svilm.data.prepare.common import Clip, Listing, PrepareError, Refusal, Split
+from svilm.data.prepare import Protocol, Split
+from svilm.data.prepare.common import Clip, Listing, PrepareError, Refusal
 from svilm.data.prepare.jsons import load_json
 from svilm.data.prepare.tables import BadRow, Row, Table, convert, file_name, lines, one_line, open_table
 
-Protocol = Literal["msrvtt-1ka-9k", "msrvtt-1ka-7k", "msrvtt-full"]
 PUBLISHED = {
     ("msrvtt-1ka-9k", "train"): 9000,
     ("msrvtt-1ka-9k", "test"): 1000,
@@ -41,7 +41,7 @@ OFFICIAL_SPLITS = {
     ("msrvtt-full", "val"): ("validate",),
     ("msrvtt-full", "test"): ("test",),
 }
-"""Which of the dump's own splits make up each list; the 1k-A test videos are taken out of its training lists."""
+"""Which of the dump's own splits make up each list; the 1k-A test videos are then taken out."""
 FOLDERS = ("", "annotation", "annotations", "high-quality/structured-symlinks")
 """Where the archives that circulate keep their files."""
 
@@ -57,7 +57,9 @@ class Dump(NamedTuple):
     """Captions that say nothing, left out."""
 
 
-def listing(annotations: str | Path, *, protocol: Protocol = "msrvtt-1ka-9k", split: Split = "train") -> Listing:
+def listing(
+    annotations: str | Path, *, protocol: Protocol = "msrvtt-1ka-9k", split: Split = "train"
+) -> Listing:
     """One split of a protocol, from the folder that holds the annotation files.
 
     A list that is not in the folder is made from the dump's own splits, as it was made in the first place.
@@ -118,9 +120,13 @@ def _plain_list(path: Path) -> Iterator[Row | Refusal]:
 
 def _from_dump(dump: Dump, splits: Sequence[str], tested: AbstractSet[str]) -> Iterator[Clip | Refusal]:
     if not dump.splits and len(splits) < 3:
-        raise PrepareError(f"{dump.path}: does not say which video is of which split; the list of it is needed")
+        raise PrepareError(
+            f"{dump.path}: does not say which video is of which split; the list of it is needed"
+        )
     videos = (video for video in dump.captions if video not in tested)
-    rows = (Row(video, {"video_id": video}) for video in videos if dump.splits.get(video, splits[0]) in splits)
+    rows = (
+        Row(video, {"video_id": video}) for video in videos if dump.splits.get(video, splits[0]) in splits
+    )
     return convert(rows, partial(_clip, dump, tested))
 
 

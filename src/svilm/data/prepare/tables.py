@@ -1,4 +1,4 @@
-"""Reading annotation files that people and programs have been at: every row is read right or refused by its line.
+"""Reading annotation files that people and programs have been at: every row is read right or refused.
 
 The csv module alone will not do: it lets an unbalanced quote swallow all rows up to the next quote, accepts
 NUL characters, and gives up at the first field that is too long.
@@ -109,7 +109,9 @@ def _sound(text: str, what: str) -> str:
 
 def seconds(text: str) -> float:
     """Seconds as written: "12.5", "1:02.5" or "0:01:02.5".  Raises BadRow for anything else."""
-    match = re.fullmatch(r"(?:(?:(\d{1,3}):)?(\d{1,2}):)?(\d{1,12}(?:\.\d{0,12})?(?:[eE][+-]?\d\d?)?)", text, re.ASCII)
+    match = re.fullmatch(
+        r"(?:(?:(\d{1,3}):)?(\d{1,2}):)?(\d{1,12}(?:\.\d{0,12})?(?:[eE][+-]?\d\d?)?)", text, re.ASCII
+    )
     if match is None:
         raise BadRow("not a time", shortened(text))
     hours, minutes, rest = (float(part or 0) for part in match.groups())
@@ -174,10 +176,12 @@ def lines(path: Path) -> Iterator[tuple[int, str] | Refusal]:
 
 
 def first_line(path: Path) -> tuple[int, str]:
-    """Number and text of the first line that is not blank.  Raises PrepareError if there is no readable one."""
+    """Number and text of the first line that is not blank.  Raises PrepareError if it is not readable."""
     line = next(lines(path))
     if isinstance(line, Refusal):
-        raise PrepareError(f"{path}: {line.place}: {line.reason} ({line.detail}); save the file as UTF-8 text")
+        raise PrepareError(
+            f"{path}: {line.place}: {line.reason} ({line.detail}); save the file as UTF-8 text"
+        )
     return line
 
 
@@ -185,7 +189,7 @@ def first_line(path: Path) -> tuple[int, str]:
 
 
 def cells(line: str, delimiter: str) -> list[str] | None:
-    """The cells of one csv record; None when a quote is still open at its end.  Raises BadRow for a stray quote."""
+    """The cells of one csv record; None if a quote is open at its end.  Raises BadRow for stray quotes."""
     if '"' not in line and "\r" not in line:
         return line.split(delimiter)
     physical = [part + "\n" for part in line.split("\n")]

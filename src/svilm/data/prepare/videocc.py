@@ -11,9 +11,10 @@ from itertools import islice
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from svilm.data.prepare import folder
-from svilm.data.prepare.common import Clip, Listing, PrepareError, Refusal, Split, unique
+from svilm.data.prepare import Split, folder
+from svilm.data.prepare.common import Clip, Listing, PrepareError, Refusal, unique
 from svilm.data.prepare.tables import BadRow, Row, convert, csv_rows, first_line, shortened, sniffed
+
 from svilm.data.prepare.tables import file_name, microseconds, one_line, span  # isort: skip
 
 COLUMNS = ("video", "start", "end", "caption")
@@ -36,13 +37,17 @@ def listing(annotations: str | Path, *, split: Split = "train") -> Listing:
     named = delimiter is None and sniffed(line, lambda cells: len(cells) == 4 and not _digits(cells[1:3]))
     delimiter = delimiter or named or sniffed(line, lambda cells: len(cells) == 4)
     if not delimiter:
-        raise PrepareError(f"{path}: line {number} must be video, start, end, caption and is {shortened(line)!r}")
+        raise PrepareError(
+            f"{path}: line {number} must be video, start, end, caption and is {shortened(line)!r}"
+        )
     read = partial(_clips, path, delimiter, number if named else 0)
-    lengths = [clip.end - (clip.start or 0) for clip in islice(read(), 100) if isinstance(clip, Clip) and clip.end]
+    lengths = [
+        clip.end - (clip.start or 0) for clip in islice(read(), 100) if isinstance(clip, Clip) and clip.end
+    ]
     if lengths and max(lengths) < SHORTEST:
         raise PrepareError(
-            f"{path}: the first {len(lengths)} clips are shorter than {SHORTEST} s; VideoCC counts in microseconds, "
-            "for a file in seconds use `svilm prepare folder`"
+            f"{path}: the first {len(lengths)} clips are shorter than {SHORTEST} s; VideoCC counts in "
+            "microseconds, for a file in seconds use `svilm prepare folder`"
         )
     notes = (f"line {number} taken as the header: {shortened(line)}",) if named else ()
     return Listing("videocc", path, read, f"videocc {split}", split, notes=notes)

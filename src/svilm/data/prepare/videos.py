@@ -8,17 +8,17 @@ from functools import partial
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from tqdm import tqdm
 
+from svilm.data.prepare import Check
 from svilm.data.prepare.tables import BadRow, PrepareError, shortened
 
 EXTENSIONS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ts")
 """Where a folder holds one name with several of these, the first listed is taken."""
 CHUNK = 1000
 
-Check = Literal["none", "index", "full"]
 T = TypeVar("T")
 
 
@@ -53,28 +53,34 @@ class VideoFolder:
         below it.  A name whose extension is another than the file's counts as found, since videos get
         re-encoded.  Raises BadRow for a name that leaves the root, and for one that several videos bear.
         """
-        relative = self._relative(name)
-        if relative in self._paths:
-            return relative
-        stem = _without_extension(relative)
-        for key in dict.fromkeys((relative, stem)):
+        found = self._find(name)
+        if found is None and "/" in name:
+            found = self._find(self._inside(name))
+        return found
+
+    def _find(self, name: str) -> str | None:
+        if name in self._paths:
+            return name
+        for key in (name, _without_extension(name)):
             found = self._by_name.get(key, [])
-            found = [path for path in found if _without_extension(path) == key] or found
-            if len({_without_extension(path) for path in found}) > 1:
-                raise BadRow("several videos of that name", shortened(f"{name}: {', '.join(sorted(found)[:3])}"))
+            if len(found) > 1:
+                found = [path for path in found if _without_extension(path) == key] or found
+                if len({_without_extension(path) for path in found}) > 1:
+                    raise BadRow(
+                        "several videos of that name", shortened(f"{name}: {', '.join(sorted(found))}")
+                    )
             if found:
                 return min(found, key=_rank)
         return None
 
-    def _relative(self, name: str) -> str:
-        if name in self._paths:
-            return name
+    def _inside(self, name: str) -> str:
+        """A path in plain form, relative to the root."""
         if "://" in name:
             raise BadRow("an address, not a file", shortened(name))
-        path = os.path.normpath(os.path.join(self.root, name))
-        if not Path(path).is_relative_to(self.root):
+        path = Path(os.path.normpath(os.path.join(self.root, name)))
+        if not path.is_relative_to(self.root):
             raise BadRow("lies outside the folder of videos", shortened(name))
-        return Path(path).relative_to(self.root).as_posix()
+        return path.relative_to(self.root).as_posix()
 
 
 def _walk(root: Path) -> Iterator[str]:
@@ -170,7 +176,7 @@ def _look(root: str, check: Check, path: str) -> Verdict:
             for numbers in chunks(range(len(index)), 4096):
                 read_frames(index, numbers, resize=(32, 32))
     except DecodeError as error:
-        return Verdict(None, error.reason, str(error))
+        return Verdict(None, error.reason, f"{path}: {error.message}")
     return Verdict(index.duration, damaged=index.damage is not None)
 
 

@@ -1,4 +1,4 @@
-"""WebVid: results_{2M,10M}_{train,val}.csv with videoid, contentUrl, duration, page_dir, name; the name is the caption.
+"""WebVid: results_{2M,10M}_{train,val}.csv of videoid, contentUrl, duration, page_dir, name (the caption).
 
 The dataset was withdrawn in 2024; who holds a copy finds its videos as {page_dir}/{videoid}.mp4.
 """
@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from svilm.data.prepare.common import Clip, Listing, Refusal, Split
+from svilm.data.prepare import Split
+from svilm.data.prepare.common import Clip, Listing, Refusal
 from svilm.data.prepare.tables import Row, Table, convert, file_name, one_line, open_table
 
 

@@ -1,0 +1,47 @@
+# Everything a day's work needs; each target is safe to repeat.
+#   PYTHON=python3.12   which Python the environment is made from      VENV=.venv   where it is
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-compile check format bench sizes
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+
+setup: $(READY)  ## make the environment .venv with svilm in it (about two minutes)
+	@echo "svilm is ready: $(BIN)/svilm --help.  Next: make demo"
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing svilm with torch and the tools of this repository into $(VENV): a few minutes"
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[log,dev]"
+	@touch $@
+
+demo: $(READY)  ## draw a world, train on it, retrieve, and write runs/demo/report.html (about 12 minutes)
+	$(BIN)/svilm demo --to runs/demo
+
+test: test-compile  ## all tests
+	$(BIN)/python -m pytest
+
+test-compile: $(READY)  ## only what torch.compile does, for which the shape checks of the other tests are off
+	$(BIN)/python -m pytest -m compile --jaxtyping-packages=
+
+check: $(READY)  ## what must hold before a change is proposed: format, lint, types, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(MAKE) test
+
+format: $(READY)  ## put the sources in order
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY)  ## how fast each part is on this machine
+	$(BIN)/svilm bench
+
+sizes: $(READY)  ## the ten longest files and functions
+	$(BIN)/python .ci/sizes.py

@@ -1,0 +1,169 @@
+"""From a video to a clip: which frames by time, scaled and cut to a square.
+
+Training draws times, scale and place at random from the generator it is given; evaluation (no generator)
+takes the middle of everything, so that a score never depends on luck.
+"""
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int64, UInt8
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from svilm.config import Config
+from svilm.data.decode import DecodeError, VideoIndex, index_video, read_frames, scaled_size
+
+_END_SLACK = 0.5  # seconds by which a clip may end after its video: annotations are rounded
+
+
+class Sampling(Config):
+    """Which frames of a clip are read, and which part of the picture.
+
+    The defaults are those of ViViT, whose recipe the paper follows: short side 256, crop 224.
+    """
+
+    num_frames: int = Field(32, ge=1)
+    """Frames per clip."""
+    size: int = Field(224, ge=1)
+    """Side in pixels of the square that the model sees."""
+    strategy: Literal["uniform", "dense"] = "uniform"
+    """uniform: one frame from each of num_frames equal stretches of time.  dense: frames `stride` apart."""
+    stride: int = Field(2, ge=1)
+    """Frames from one to the next when strategy is dense."""
+    fit: Literal["crop", "squash"] = "crop"
+    """crop: keep the aspect and cut a square out.  squash: the whole picture, pressed into the square."""
+    short_side: int = Field(0, ge=0)
+    """Short side in pixels before the crop; 0 means 8/7 of size (256 for 224), size means no margin."""
+    min_scale: float = Field(0.9, gt=0)
+    """Training scales the short side by a random factor of at least this, before the crop."""
+    max_scale: float = Field(1.33, gt=0)
+    """... and at most this."""
+    random_crop: bool = True
+    """Training cuts the square at a random place; evaluation always cuts the centre."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Sampling":
+        if self.min_scale > self.max_scale:
+            raise ValueError(f"min_scale {self.min_scale} is above max_scale {self.max_scale}")
+        if 0 < self.short_side < self.size:
+            raise ValueError(f"short_side {self.short_side} is below size {self.size}: no square fits in")
+        return self
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The frames of a clip, with where they come from."""
+
+    frames: UInt8[Tensor, "frames height width 3"]
+    """RGB pixels, 0 to 255."""
+    seconds: Float[Tensor, " frames"]
+    """When each frame is shown, from the beginning of the video."""
+    box: tuple[float, float, float, float]
+    """The part of the upright picture that is seen: x0, y0, x1, y1 in [0, 1]."""
+    mirrored: bool
+    """Whether left and right are exchanged (after the cut)."""
+
+
+def load_clip(
+    path: str | os.PathLike[str],
+    start: float | None,
+    end: float | None,
+    sampling: Sampling,
+    rng: np.random.Generator | None,
+    *,
+    flip: float = 0.0,
+    index: VideoIndex | None = None,
+) -> Clip:
+    """Read the clip [start, end) seconds of a video (None: from the beginning, to the end).
+
+    With ``rng`` the clip is a random one for training, mirrored with chance ``flip``; the same state of the
+    generator gives the same clip.  Without, it is the one for evaluation.  ``index`` saves listing the frames
+    again.  Raises DecodeError for an unreadable video and for a clip outside of it.
+    """
+    index = index_video(path) if index is None else index
+    start, end = clip_bounds(index, start, end)
+    numbers = choose_frames(index.seconds, start, end, sampling, rng)
+    (width, height), (left, top) = _place(index, sampling, rng)
+    crop = (left, top, sampling.size, sampling.size)
+    frames = torch.from_numpy(read_frames(index, numbers, resize=(width, height), crop=crop))
+    mirrored = rng is not None and bool(rng.random() < flip)
+    return Clip(
+        frames=frames.flip(2) if mirrored else frames,
+        seconds=torch.from_numpy(index.seconds[numbers]).float(),
+        box=(left / width, top / height, (left + sampling.size) / width, (top + sampling.size) / height),
+        mirrored=mirrored,
+    )
+
+
+def clip_bounds(index: VideoIndex, start: float | None, end: float | None) -> tuple[float, float]:
+    """Seconds (start, end) of a clip inside its video, None replaced.
+
+    An end that is late by half a second or one frame is taken as the video's end.  Raises DecodeError
+    "outside_clip" for anything further out, or "damaged" when the video is known to be cut short.
+    """
+    begin = 0.0 if start is None else start
+    until = index.duration if end is None else end
+    if not 0 <= begin < until < float("inf"):
+        raise ValueError(f"a clip from {start} to {end} s is empty or not finite")
+    slack = max(_END_SLACK, index.duration / len(index))
+    if begin >= index.duration or until > index.duration + slack:
+        words = (
+            f"the clip [{begin:g}, {until:g}) s does not lie in the video, which lasts {index.duration:.2f} s"
+        )
+        if index.damage is None:
+            raise DecodeError(index.path, begin, "outside_clip", words)
+        raise DecodeError(index.path, begin, "damaged", f"{words}; it is damaged: {index.damage}")
+    return begin, min(until, index.duration)
+
+
+def choose_frames(
+    times: Float64[np.ndarray, " video_frames"],
+    start: float,
+    end: float,
+    sampling: Sampling,
+    rng: np.random.Generator | None,
+) -> Int64[np.ndarray, " frames"]:
+    """Numbers of ``num_frames`` frames, ascending, of those shown first within [start, end) seconds.
+
+    ``times`` says when each frame of the video is shown, ascending.  Uniform: [start, end) is cut into
+    ``num_frames`` equal stretches, and of each comes the frame that is on screen at a random instant (with
+    ``rng``) or in the middle; so every frame of the clip can be drawn, whatever the frame rate does.  Dense:
+    frames ``stride`` apart from a random or the middle place; a clip too short for that repeats its last
+    frame.  A clip that lies between two frames consists of the one on screen at ``start``.
+    """
+    first, stop = (int(n) for n in np.searchsorted(times, [start, end], side="left"))
+    if stop <= first:
+        first = max(int(np.searchsorted(times, start, side="right")) - 1, 0)
+        stop = first + 1
+    count = sampling.num_frames
+    if sampling.strategy == "uniform":
+        inside = np.full(count, 0.5) if rng is None else rng.random(count)
+        instants = start + (np.arange(count) + inside) * ((end - start) / count)
+        numbers = np.searchsorted(times, instants, side="right") - 1
+    else:
+        spare = max(stop - first - ((count - 1) * sampling.stride + 1), 0)
+        offset = spare // 2 if rng is None else int(rng.integers(spare + 1))
+        numbers = first + offset + np.arange(count) * sampling.stride
+    return np.clip(numbers, first, stop - 1).astype(np.int64)
+
+
+def _place(
+    index: VideoIndex, sampling: Sampling, rng: np.random.Generator | None
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Size to which the upright picture is scaled, and the left top corner of the square in it."""
+    size = sampling.size
+    if sampling.fit == "squash":
+        return (size, size), (0, 0)
+    short = float(sampling.short_side or round(size * 8 / 7))
+    if rng is not None:
+        short *= rng.uniform(sampling.min_scale, sampling.max_scale)
+    width, height = scaled_size(index, max(round(short), size))
+    if rng is not None and sampling.random_crop:
+        corner = int(rng.integers(width - size + 1)), int(rng.integers(height - size + 1))
+    else:
+        corner = (width - size) // 2, (height - size) // 2
+    return (width, height), corner

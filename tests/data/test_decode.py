@@ -1,0 +1,410 @@
+"""The frames that are read are the right ones, at the right times, whatever the file is like."""
+
+import hashlib
+import pickle
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from make_videos import GREY_LEVELS, read_number, read_numbers, set_display_matrix, write_video
+
+from svilm.data.container import OpenVideo
+from svilm.data.decode import DecodeError, VideoIndex, index_video, read_frames, scaled_size
+
+B_FRAMES = {"preset": "medium", "x264-params": "threads=1:bframes=3:b-pyramid=normal:b-adapt=0:keyint=12"}
+OPEN_GOP = {
+    "preset": "medium",
+    "x264-params": "threads=1:bframes=3:open-gop=1:keyint=10:min-keyint=10:b-adapt=0",
+}
+
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "h264 gop 1": ("mp4", {"gop": 1}),
+    "h264 gop 12": ("mp4", {"gop": 12}),
+    "h264 gop 250": ("mp4", {"gop": 250}),
+    "h264 b-frames": ("mp4", {"options": B_FRAMES}),
+    "h264 open gop": ("mp4", {"options": OPEN_GOP}),
+    "h264 fragments": ("mp4", {"container_options": {"movflags": "frag_keyframe+empty_moov"}}),
+    "h264 mkv": ("mkv", {"options": B_FRAMES}),
+    "h264 live mkv": ("mkv", {"container_options": {"live": "1"}}),
+    "h264 mpegts": ("ts", {"options": B_FRAMES}),
+    "h264 flv": ("flv", {}),
+    "h264 raw": ("h264", {"options": B_FRAMES}),
+    "hevc": ("mp4", {"codec": "libx265"}),
+    "hevc mkv": ("mkv", {"codec": "libx265"}),
+    "vp9": ("webm", {"codec": "libvpx-vp9"}),
+    "vp8 with hidden frames": (
+        "webm",
+        {"codec": "libvpx", "options": {"auto-alt-ref": "1", "lag-in-frames": "10"}},
+    ),
+    "mpeg4 avi": ("avi", {"codec": "mpeg4"}),
+    "mpeg4 mp4": ("mp4", {"codec": "mpeg4", "b_frames": 2}),
+    "mpeg2": ("mpg", {"codec": "mpeg2video", "rate": 25, "b_frames": 2}),
+    "mjpeg": ("mov", {"codec": "mjpeg", "pixels": "yuvj420p"}),
+    "wmv": ("wmv", {"codec": "wmv2"}),
+    "gif": ("gif", {"codec": "gif", "pixels": "rgb8"}),
+}
+SEEKABLE = [kind for kind, (suffix, _) in KINDS.items() if suffix in {"mp4", "mkv", "webm"}]
+
+
+@pytest.fixture(scope="module")
+def video_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], VideoIndex]:
+    """Index of a video of 40 frames, written once."""
+    folder, made = tmp_path_factory.mktemp("kinds"), {}
+
+    def get(kind: str) -> VideoIndex:
+        if kind not in made:
+            suffix, arguments = KINDS[kind]
+            path = write_video(folder / f"{kind}.{suffix}".replace(" ", "_"), 40, **arguments)
+            made[kind] = index_video(path)
+        return made[kind]
+
+    return get
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_file(kind: str, video_of: Callable[[str], VideoIndex]) -> None:
+    index = video_of(kind)
+    rate = KINDS[kind][1].get("rate", 10)
+    assert len(index) == 40 and (index.width, index.height) == (64, 48)
+    assert np.abs(index.seconds - np.arange(40) / rate).max() < 0.01
+    assert index.duration == pytest.approx(40 / rate, abs=0.01)
+    assert index.damage is None
+    frames = read_frames(index, range(40))
+    assert frames.shape == (40, 48, 64, 3) and frames.dtype == np.uint8
+    assert read_numbers(frames) == list(range(40))
+
+
+def test_key_frames(video_of: Callable[[str], VideoIndex]) -> None:
+    assert np.flatnonzero(video_of("h264 gop 12").key_frames).tolist() == [0, 12, 24, 36]
+    assert video_of("h264 gop 1").key_frames.all()
+    assert np.flatnonzero(video_of("h264 gop 250").key_frames).tolist() == [0]
+    assert not video_of("mpeg4 avi").key_frames.any()
+
+
+@pytest.mark.parametrize("kind", SEEKABLE)
+@given(numbers=st.lists(st.integers(0, 39), min_size=1, max_size=8))
+@settings(max_examples=12, deadline=None)
+def test_seeking_gives_the_frames_of_sequential_decoding(
+    kind: str, numbers: list[int], video_of: Callable[[str], VideoIndex]
+) -> None:
+    index = video_of(kind)
+    frames = read_frames(index, numbers, resize=32)
+    assert np.array_equal(frames, read_frames(index, numbers, resize=32, seek=False))
+    assert read_numbers(frames) == numbers
+
+
+@pytest.mark.parametrize(
+    ("kind", "numbers", "expected"),
+    [
+        ("h264 gop 12", [0, 5, 11], []),
+        ("h264 gop 12", [30, 35, 5], [24]),
+        ("h264 gop 12", [0, 39], [36]),
+        ("h264 gop 12", [11, 12, 24], [24]),
+        ("h264 gop 1", [3, 4, 5, 6, 8], []),
+        ("h264 gop 1", [20, 21, 35], [20, 35]),
+        ("h264 gop 250", [39], []),
+        ("h264 mpegts", [39], []),
+    ],
+)
+def test_seeks_only_when_that_skips_decoding(
+    kind: str,
+    numbers: list[int],
+    expected: list[int],
+    video_of: Callable[[str], VideoIndex],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    index, seeks = video_of(kind), []
+    seek = OpenVideo.seek
+
+    def watched(self: OpenVideo, pts: int) -> None:
+        assert index.pts is not None
+        seeks.append(index.pts.tolist().index(pts))
+        seek(self, pts)
+
+    monkeypatch.setattr(OpenVideo, "seek", watched)
+    monkeypatch.setattr(
+        "svilm.data.decode._Reader.read_all", None
+    )  # the second attempt would hide a bad seek
+    assert read_numbers(read_frames(index, numbers)) == numbers
+    assert seeks == expected
+
+
+def test_a_seek_that_lands_wrong_is_made_good(
+    video_of: Callable[[str], VideoIndex], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = video_of("h264 gop 12")
+    assert index.pts is not None
+    seek, too_far = OpenVideo.seek, int(index.pts[36])
+    monkeypatch.setattr(OpenVideo, "seek", lambda self, pts: seek(self, too_far))
+    assert read_numbers(read_frames(index, [14, 30])) == [14, 30]
+
+
+IRREGULAR = [0, 10, 11, 500, 505, 510, 2000, 2001, 2002, 9000, 9001, 60000]
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_variable_frame_rate(suffix: str, tmp_path: Path) -> None:
+    index = index_video(write_video(tmp_path / f"irregular.{suffix}", milliseconds=IRREGULAR))
+    assert index.seconds == pytest.approx(np.array(IRREGULAR) / 1000)
+    assert read_numbers(read_frames(index, range(12))) == list(range(12))
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_the_files_clock_may_start_anywhere(suffix: str, tmp_path: Path) -> None:
+    times = [10_000 + 100 * i for i in range(12)]
+    index = index_video(write_video(tmp_path / f"late.{suffix}", milliseconds=times))
+    assert index.start_seconds == pytest.approx(10)
+    assert index.seconds == pytest.approx(np.arange(12) / 10)
+    assert index.duration == pytest.approx(1.2)
+    assert read_numbers(read_frames(index, [11, 0])) == [11, 0]
+
+
+def test_frames_hidden_by_an_edit_list(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "edited.mp4", 30, gop=12)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"elst") + 16  # media time of the only edit
+    media_ticks = 16384 // 10 * 10  # what the muxer makes of 10 frames a second
+    data[at : at + 4] = (5 * media_ticks // 10).to_bytes(4, "big")
+    path.write_bytes(data)
+    index = index_video(path)
+    assert read_number(read_frames(index, [0])[0]) == 30 - len(index)
+    assert read_numbers(read_frames(index, range(len(index)))) == list(range(30 - len(index), 30))
+    assert 24 <= len(index) <= 25
+
+
+def test_a_file_cut_before_its_first_key_frame(tmp_path: Path) -> None:
+    def drop(number: int, data: bytes) -> bytes | None:
+        return None if number < 5 else data
+
+    index = index_video(write_video(tmp_path / "cut.mkv", 30, gop=10, change_packet=drop))
+    assert index.seconds[0] == pytest.approx(0.5)  # frames 5 to 9 cannot be decoded, but they took their time
+    assert read_numbers(read_frames(index, range(len(index)))) == list(range(10, 30))
+
+
+def left(picture: np.ndarray) -> np.ndarray:
+    return np.rot90(picture, 1)
+
+
+# How the picture lies in the file, and the matrix (a, b, c, d) that turns it upright.
+TURNS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], tuple[int, int, int, int]]] = {
+    "upright": (lambda picture: picture, (1, 0, 0, 1)),
+    "quarter right": (left, (0, 1, -1, 0)),
+    "upside down": (lambda picture: np.rot90(picture, 2), (-1, 0, 0, -1)),
+    "quarter left": (lambda picture: np.rot90(picture, 3), (0, -1, 1, 0)),
+    "mirrored": (np.fliplr, (-1, 0, 0, 1)),
+    "flipped": (np.flipud, (1, 0, 0, -1)),
+    "transposed": (lambda picture: picture.swapaxes(0, 1), (0, 1, 1, 0)),
+    "anti-transposed": (lambda picture: np.rot90(picture, 2).swapaxes(0, 1), (0, -1, -1, 0)),
+}
+LOSSLESS: dict[str, Any] = {"codec": "ffv1", "pixels": "bgr0"}
+
+
+@pytest.mark.parametrize("name", TURNS)
+def test_display_matrix(name: str, tmp_path: Path) -> None:
+    turn, matrix = TURNS[name]
+    path = write_video(tmp_path / "turned.mp4", 4, width=96, height=64, turn=turn)
+    index = index_video(set_display_matrix(path, *matrix))
+    assert (index.width, index.height) == (96, 64)
+    assert read_numbers(read_frames(index, range(4))) == [0, 1, 2, 3]
+    assert read_numbers(read_frames(index, [3], resize=48)) == [3]
+    twin = index_video(write_video(tmp_path / "twin.mp4", 4, width=96, height=64))
+    part: dict[str, Any] = {"resize": (60, 50), "crop": (7, 3, 40, 30)}
+    frames, expected = read_frames(index, range(4), **part), read_frames(twin, range(4), **part)
+    assert np.abs(frames.astype(int) - expected).mean() < 3  # both were compressed, each in its own direction
+
+
+@pytest.mark.parametrize("matrix", [(0, 0, 0, 0), (1, 1, -1, 1)])
+def test_matrices_that_are_no_quarter_turn_are_left_alone(
+    matrix: tuple[int, int, int, int], tmp_path: Path
+) -> None:
+    index = index_video(set_display_matrix(write_video(tmp_path / "skewed.mp4", 4), *matrix))
+    assert (index.width, index.height) == (64, 48)
+    assert read_numbers(read_frames(index, range(4))) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("tag", "turns"), [(1, 0), (6, 1), (3, 2), (8, 3)])
+def test_orientation_from_a_cameras_exif(tag: int, turns: int, tmp_path: Path) -> None:
+    entry = bytes.fromhex("0112 0003 00000001") + bytes([0, tag, 0, 0])
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01" + entry + bytes(4)
+
+    def insert(number: int, jpeg: bytes) -> bytes:
+        return jpeg[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + jpeg[2:]
+
+    path = tmp_path / "camera.mov"
+    write_video(
+        path, 3, codec="mjpeg", pixels="yuvj420p", turn=lambda p: np.rot90(p, turns), change_packet=insert
+    )
+    index = index_video(path)
+    assert (index.width, index.height) == (64, 48)
+    assert read_numbers(read_frames(index, range(3))) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (3, 5), (17, 33), (129, 97)])
+@pytest.mark.parametrize(
+    ("suffix", "codec", "pixels"),
+    [("mp4", "libx264", "yuv444p"), ("webm", "libvpx-vp9", "yuv420p"), ("mov", "png", "rgb24")],
+)
+def test_odd_sizes(size: tuple[int, int], suffix: str, codec: str, pixels: str, tmp_path: Path) -> None:
+    width, height = size
+    path = write_video(tmp_path / f"odd.{suffix}", 4, width=width, height=height, codec=codec, pixels=pixels)
+    index = index_video(path)
+    assert (index.width, index.height) == size
+    assert read_numbers(read_frames(index, range(4))) == [0, 1, 2, 3]
+    assert read_frames(index, [3], resize=8).shape[1:3] == scaled_size(index, 8)[::-1]
+
+
+@pytest.mark.parametrize(
+    ("codec", "pixels"), [("libx264", "yuv420p10le"), ("libx265", "yuv420p10le"), ("ffv1", "gray10le")]
+)
+def test_more_than_eight_bits(codec: str, pixels: str, tmp_path: Path) -> None:
+    index = index_video(write_video(tmp_path / "deep.mkv", 6, codec=codec, pixels=pixels))
+    frames = read_frames(index, range(6))
+    assert read_numbers(frames) == list(range(6))
+    assert np.median(frames[0]) == pytest.approx(32, abs=3)  # the dark grey that was painted
+
+
+def test_colours_are_not_shifted(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "grey.mp4", GREY_LEVELS, width=30, height=20, options={"crf": "1"})
+    frames = read_frames(index_video(path), range(GREY_LEVELS))
+    assert np.abs(frames.mean(axis=(1, 2, 3)) - (40 + 20 * np.arange(GREY_LEVELS))).max() < 1
+
+
+def test_resize_and_crop(video_of: Callable[[str], VideoIndex]) -> None:
+    index = video_of("h264 gop 12")
+    assert read_frames(index, [0], resize=24).shape == (1, 24, 32, 3)
+    assert read_frames(index, [0], resize=(20, 30)).shape == (1, 30, 20, 3)
+    whole = read_frames(index, [7, 2], resize=(80, 60))
+    part = read_frames(index, [7, 2], resize=(80, 60), crop=(11, 5, 30, 40))
+    assert np.array_equal(part, whole[:, 5:45, 11:41])
+    for crop in [(0, 0, 81, 60), (60, 0, 21, 10), (-1, 0, 4, 4), (0, 0, 0, 4), (0, 55, 4, 6)]:
+        with pytest.raises(ValueError, match="does not fit"):
+            read_frames(index, [0], resize=(80, 60), crop=crop)
+
+
+def test_shrinking_does_not_alias(tmp_path: Path) -> None:
+    def stripes(picture: np.ndarray) -> np.ndarray:
+        picture = picture.copy()
+        picture[:, ::2], picture[:, 1::2] = 0, 200
+        return picture
+
+    index = index_video(
+        write_video(tmp_path / "stripes.mkv", 1, width=256, height=192, turn=stripes, **LOSSLESS)
+    )
+    small = read_frames(index, [0], resize=48)[0, 4:-4, 4:-4].astype(int)
+    assert np.abs(small - 100).max() < 12
+
+
+def test_long_pictures_stay_in_memory(tmp_path: Path) -> None:
+    index = index_video(write_video(tmp_path / "long.mp4", 1, width=2, height=4096))
+    assert scaled_size(index, 256) == (256, 4096)
+
+
+def test_requests(video_of: Callable[[str], VideoIndex]) -> None:
+    index = video_of("h264 b-frames")
+    assert read_frames(index, []).shape == (0, 48, 64, 3)
+    assert read_numbers(read_frames(index, [9, 3, 9, 30, 3])) == [9, 3, 9, 30, 3]
+    for numbers in ([40], [0, -1]):
+        with pytest.raises(DecodeError) as caught:
+            read_frames(index, numbers)
+        assert caught.value.reason == "outside_clip"
+
+
+def test_index_crosses_processes(video_of: Callable[[str], VideoIndex]) -> None:
+    index = pickle.loads(pickle.dumps(video_of("h264 gop 12")))
+    assert read_numbers(read_frames(index, [5, 25])) == [5, 25]
+
+
+def test_picture_size_changes_midway(tmp_path: Path) -> None:
+    first = write_video(tmp_path / "first.h264", 5, width=64, height=48)
+    second = write_video(tmp_path / "second.h264", 5, width=128, height=96)
+    path = tmp_path / "both.h264"
+    path.write_bytes(first.read_bytes() + second.read_bytes())
+    index = index_video(path)
+    frames = read_frames(index, range(10))
+    assert frames.shape == (10, 48, 64, 3)
+    assert read_numbers(frames) == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]
+
+
+def outcome(path: Path) -> list[str]:
+    """What each frame of a damaged file gives on its own: its number, or the reason for refusing it."""
+    try:
+        index = index_video(path)
+    except DecodeError as error:
+        return [error.reason]
+    results = []
+    for number, seconds in enumerate(index.seconds):
+        try:
+            frame = read_frames(index, [number])[0]
+        except DecodeError as error:
+            assert error.reason == "damaged" and error.seconds == pytest.approx(seconds)
+            results.append("damaged")
+        else:
+            shown = read_number(frame)
+            assert shown == round(seconds * 10), f"frame {shown} was returned as the one at {seconds} s"
+            results.append(f"{shown} {hashlib.sha256(frame.tobytes()).hexdigest()[:8]}")
+    return results
+
+
+DAMAGED = {
+    "faststart": ("mp4", {"container_options": {"movflags": "faststart"}}),
+    "fragments": ("mp4", {"container_options": {"movflags": "frag_keyframe+empty_moov"}}),
+    "b-frames": ("mp4", {"options": B_FRAMES, "container_options": {"movflags": "faststart"}}),
+    "mkv": ("mkv", {}),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+@pytest.mark.parametrize("damage", ["cut", "zeros", "flips"])
+def test_damaged_files_give_right_frames_or_none(kind: str, damage: str, tmp_path: Path) -> None:
+    suffix, arguments = DAMAGED[kind]
+    data = write_video(tmp_path / f"whole.{suffix}", 24, gop=8, **arguments).read_bytes()
+    path = tmp_path / f"damaged.{suffix}"
+    refused = 0
+    for seed in range(6):
+        chance = random.Random(f"{kind} {damage} {seed}")
+        broken = bytearray(data)
+        at = chance.randrange(len(data) // 4, len(data))
+        if damage == "cut":
+            del broken[at:]
+        elif damage == "zeros":
+            broken[at : at + 200] = bytes(len(broken[at : at + 200]))
+        else:
+            for _ in range(8):
+                broken[chance.randrange(len(data) // 4, len(data))] ^= 1 << chance.randrange(8)
+        path.write_bytes(broken)
+        results = outcome(path)
+        assert results == outcome(path)
+        refused += results != [str(number) for number in range(24)] and "damaged" in results
+    assert refused >= 3  # the damage did hit pictures
+
+
+def test_nothing_between_an_error_and_the_next_key_frame(tmp_path: Path) -> None:
+    def spoil(number: int, data: bytes) -> bytes:
+        return data[:20] + bytes(len(data) - 20) if number == 10 else data
+
+    index = index_video(write_video(tmp_path / "spoilt.mp4", 24, gop=8, change_packet=spoil))
+    assert len(index) == 24
+    for wanted in ([10], [12], [15]):
+        with pytest.raises(DecodeError, match="damaged"):
+            read_frames(index, wanted)
+    assert read_numbers(read_frames(index, [7, 8, 9])) == [7, 8, 9]
+    assert read_numbers(read_frames(index, [16, 23])) == [16, 23]
+    with pytest.raises(DecodeError) as caught:
+        read_frames(index, [3, 12, 20])
+    assert caught.value.seconds == pytest.approx(1.2)
+
+
+def test_a_file_that_changed_since_it_was_listed(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mp4", 24)
+    index = index_video(path)
+    write_video(path, 12)
+    with pytest.raises(DecodeError, match="damaged"):
+        read_frames(index, [20])
+    with pytest.raises(DecodeError, match="not_found"):
+        read_frames(replace(index, path=str(tmp_path / "gone.mp4")), [0])

@@ -1,0 +1,197 @@
+"""Pictures: what must be in them, not how they look; looking is done by people."""
+
+import base64
+import io
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from svilm import draw
+from svilm.types import Batch, Paste
+
+FOREGROUND, BACKGROUND = (59, 130, 246), (224, 112, 26)
+
+
+def make_batch(
+    clips: int,
+    frames: int,
+    size: int,
+    mask: torch.Tensor | None = None,
+    caption: str = "a red circle moves left",
+) -> Batch:
+    """Clips of one grey each, lighter from clip to clip."""
+    shades = torch.arange(clips, dtype=torch.uint8) * 20 + 40
+    video = shades[:, None, None, None, None].expand(clips, frames, size, size, 3).clone()
+    paste = None
+    if mask is not None:
+        paste = Paste(mask, torch.roll(torch.arange(clips), 1))
+    return Batch(
+        ids=tuple(f"video{i}" for i in range(clips)),
+        captions=(caption,) * clips,
+        nouns=tuple(("red circle",) if i % 2 else () for i in range(clips)),
+        video=video,
+        seconds=torch.arange(frames).float().expand(clips, frames) / 4,
+        text_ids=torch.zeros(1, 3, dtype=torch.long),
+        text_mask=torch.ones(1, 3, dtype=torch.bool),
+        caption_index=torch.zeros(clips, dtype=torch.long),
+        noun_index=torch.zeros(clips, 2, dtype=torch.long),
+        noun_mask=torch.zeros(clips, 2, dtype=torch.bool),
+        paste=paste,
+    )
+
+
+def pixels_of(path: Path) -> np.ndarray:
+    """A picture as numbers (high, wide, 3)."""
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def count_of(path: Path, colour: tuple[int, int, int]) -> int:
+    """How many pixels of a picture have exactly this colour."""
+    return int((pixels_of(path) == colour).all(axis=-1).sum())
+
+
+class TestFirstBatch:
+    def test_bars_share_the_strip_as_the_mask_says(self, tmp_path: Path) -> None:
+        mask = torch.tensor([[True, True, True, False]] * 3)
+        draw.first_batch(make_batch(3, 8, 32, mask), tmp_path / "first.png")
+        own, pasted = (count_of(tmp_path / "first.png", colour) for colour in (FOREGROUND, BACKGROUND))
+        # three quarters of each bar; the legend adds one small block of each colour
+        assert 2.5 < own / pasted < 3.2
+
+    def test_the_pixels_of_every_clip_are_there(self, tmp_path: Path) -> None:
+        draw.first_batch(make_batch(3, 4, 32), tmp_path / "first.png")
+        for shade in (40, 60, 80):
+            assert count_of(tmp_path / "first.png", (shade, shade, shade)) > 4 * 80 * 80
+
+    def test_without_cut_and_paste_there_are_no_bars(self, tmp_path: Path) -> None:
+        draw.first_batch(make_batch(2, 8, 32), tmp_path / "first.png")
+        for colour in (FOREGROUND, BACKGROUND):
+            assert not count_of(tmp_path / "first.png", colour)
+
+    def test_seams_are_black_and_as_many_as_the_mask_has(self, tmp_path: Path) -> None:
+        mask = torch.tensor([[False, True, True, False]])
+        whole = torch.ones(1, 4, dtype=torch.bool)
+        for name, value in (("two", mask), ("none", whole)):
+            draw.first_batch(make_batch(1, 8, 32, value, caption=""), tmp_path / f"{name}.png")
+        two, none = (pixels_of(tmp_path / f"{name}.png") for name in ("two", "none"))
+        row = two.shape[0] - 100  # through the frames
+        assert (none[row].max(axis=-1) < 30).sum() == 0
+        assert (two[row].max(axis=-1) < 30).sum() >= 4  # two seams, each a few pixels wide
+
+    @pytest.mark.parametrize(("frames", "size"), [(8, 64), (32, 224), (1, 16)])
+    def test_sizes_keep_the_picture_readable(self, tmp_path: Path, frames: int, size: int) -> None:
+        draw.first_batch(make_batch(9, frames, size), tmp_path / "first.png", clips=8)
+        high, wide, _ = pixels_of(tmp_path / "first.png").shape
+        assert 500 < wide < 1600 and 1000 < high < 1700
+
+    @pytest.mark.parametrize("caption", ["costs $5 or $6", "一个人 пишет", "x " * 500, "<b>&amp;\n\ttab", ""])
+    def test_any_caption_is_drawn_without_a_warning(self, tmp_path: Path, caption: str) -> None:
+        draw.first_batch(make_batch(2, 2, 16, caption=caption), tmp_path / "first.png")
+        assert (tmp_path / "first.png").stat().st_size > 1000
+
+
+class TestChosenFrames:
+    def test_all_frames_when_there_are_few(self) -> None:
+        assert draw.evenly(5).tolist() == [0, 1, 2, 3, 4]
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.integers(1, 80), st.data())
+    def test_every_stretch_between_seams_is_shown(self, count: int, data: st.DataObject) -> None:
+        start = data.draw(st.integers(0, count - 1))
+        stop = data.draw(st.integers(start + 1, count))
+        own = np.zeros(count, dtype=bool)
+        own[start:stop] = True
+        chosen = draw.chosen_frames(own)
+        assert len(chosen) == min(8, count)
+        assert (np.diff(chosen) > 0).all() and 0 <= chosen[0] and chosen[-1] < count
+        stretches = np.cumsum(np.diff(own, prepend=own[0]) != 0)
+        assert set(stretches[chosen]) == set(stretches)
+
+
+class TestCharts:
+    def test_svg_takes_the_colour_of_the_page_and_says_what_it_is(self) -> None:
+        line = draw.Line([1, 2, 3], [3.0, 2.0, 1.0])
+        text = draw.as_svg(draw.curves({"loss": line}, level=2.5, bottom=0.0), 'loss "total" <now>')
+        root = ElementTree.fromstring(text)
+        assert root.attrib["aria-label"] == 'loss "total" <now>' and root.attrib["role"] == "img"
+        assert "viewBox" in root.attrib and "width" not in root.attrib
+        assert "currentColor" in text and draw.INK not in text
+
+    def test_svg_asks_for_nothing_and_repeats_itself(self) -> None:
+        def make() -> str:
+            return draw.as_svg(draw.curves({"a": draw.Line([1, 2], [1.0, 2.0])}), "a")
+
+        assert make() == make()
+        assert "href=" not in make().replace('xlink:href="#', "")
+
+    def test_two_lines_are_named(self) -> None:
+        figure = draw.curves({"first": draw.Line([1, 2], [1, 2]), "second": draw.Line([1, 2], [2, 1])})
+        text = draw.as_svg(figure, "both")
+        assert "first" in text and "second" in text
+
+    def test_one_point_is_visible(self) -> None:
+        (line, dot) = draw.curves({"a": draw.Line([5], [1.0])}).axes[0].lines
+        assert dot.get_marker() == "o"
+
+    def test_long_lines_are_averaged_not_cut(self) -> None:
+        steps = np.arange(10_000.0)
+        thin = draw.thinned(draw.Line(steps.tolist(), (2 * steps).tolist()))
+        assert len(thin.steps) == draw.MOST_POINTS
+        assert np.mean(thin.steps) == pytest.approx(steps.mean(), rel=0.01)
+        assert np.allclose(np.asarray(thin.values), 2 * np.asarray(thin.steps))
+
+    def test_matrix_has_scene_lines_and_common_colours(self) -> None:
+        matrix = np.eye(4)
+        thumbnails = np.zeros((4, 8, 8, 3), dtype=np.uint8)
+        figure = draw.similarity_matrix(matrix, np.array([0, 0, 1, 1]), thumbnails, (0.2, 1.0))
+        main = figure.axes[0]
+        assert main.images[0].get_clim() == (0.2, 1.0)
+        assert {float(line.get_xdata()[0]) for line in main.lines if len(set(line.get_xdata())) == 1} == {1.5}
+        assert len(figure.axes[1].images) == len(figure.axes[2].images) == 4
+        assert [text.get_text() for text in main.texts[:2]] == ["1.00", "0.00"]
+
+    def test_large_matrices_have_no_numbers(self) -> None:
+        thumbnails = np.zeros((16, 8, 8, 3), dtype=np.uint8)
+        figure = draw.similarity_matrix(np.eye(16), np.zeros(16, dtype=np.int64), thumbnails, (0.0, 1.0))
+        assert not figure.axes[0].texts
+
+
+class TestPixels:
+    def test_heat_shows_only_where_it_is_hot(self) -> None:
+        frames = np.full((1, 4, 4, 3), 100, dtype=np.uint8)
+        heat = np.zeros((1, 4, 4))
+        heat[0, 1, 1] = 1.0
+        shown = draw.with_heat(frames, heat)
+        cold = shown[0, 0, 0]
+        assert cold[0] == cold[1] == cold[2]
+        assert int(shown[0, 1, 1, 0]) > int(shown[0, 1, 1, 2]) + 40
+        assert (frames == 100).all()
+
+    def test_boxes_are_outlines_of_their_own_frame(self) -> None:
+        frames = np.zeros((2, 11, 11, 3), dtype=np.uint8)
+        shown = draw.with_boxes(frames, [(0.2, 0.4, 0.6, 0.8), None])
+        assert (shown[0, [4, 8], 2:7] == 255).all() and (shown[0, 4:9, [2, 6]] == 255).all()
+        assert (shown[0, 5:8, 3:6] == 0).all() and (shown[1] == 0).all()
+        assert shown[0].sum() == 255 * 3 * (2 * 5 + 2 * 3)
+
+    def test_resized_keeps_the_shape_of_the_picture(self) -> None:
+        assert draw.resized(np.zeros((3, 20, 40, 3), dtype=np.uint8), 10).shape == (3, 5, 10, 3)
+
+    def test_strip_keeps_the_order(self) -> None:
+        frames = np.arange(3, dtype=np.uint8)[:, None, None, None].repeat(2, 1).repeat(2, 2).repeat(3, 3)
+        assert draw.strip(frames)[0, :, 0].tolist() == [0, 0, 1, 1, 2, 2]
+
+    def test_data_uri_holds_the_picture(self) -> None:
+        pixels = np.full((6, 5, 3), (200, 30, 40), dtype=np.uint8)
+        head, _, data = draw.as_data_uri(pixels).partition(",")
+        assert head == "data:image/webp;base64"
+        with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
+            assert picture.size == (5, 6)
+            assert np.abs(np.asarray(picture.convert("RGB")).astype(int) - (200, 30, 40)).max() < 12
