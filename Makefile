@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-compile check format bench sizes
+.PHONY: help setup demo test test-compile check format sizes
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -21,7 +21,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[log,dev]"
 	@touch $@
 
-demo: $(READY)  ## draw a world, train on it, retrieve, and write runs/demo/report.html (about 12 minutes)
+demo: $(READY)  ## draw a world, train on it, retrieve, and write runs/demo/report.html (about ten minutes)
 	$(BIN)/svilm demo --to runs/demo
 
 test: test-compile  ## all tests
@@ -39,9 +39,6 @@ check: $(READY)  ## what must hold before a change is proposed: format, lint, ty
 format: $(READY)  ## put the sources in order
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-
-bench: $(READY)  ## how fast each part is on this machine
-	$(BIN)/svilm bench
 
 sizes: $(READY)  ## the ten longest files and functions
 	$(BIN)/python .ci/sizes.py

@@ -101,6 +101,7 @@ def test_union_is_followed_by_its_kind() -> None:
     [
         ("optim.lrr=1", "no setting 'optim.lrr'; did you mean 'optim.lr'?"),
         ("lr=1", "no setting 'lr'; did you mean 'optim.lr' or 'average.lr'?"),
+        ("optim.na=1", "no setting 'optim.na'; did you mean 'optim.name'?"),
         ("optmi.lr=1", "no setting 'optmi'; did you mean 'optim'?"),
         ("zzz=1", "no setting 'zzz'; the run has: title, data, resume, optim, task, average"),
         ("task.size=1", "no setting 'task.size'; task has: kind, depth"),

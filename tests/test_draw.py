@@ -110,7 +110,7 @@ class TestChosenFrames:
         own[start:stop] = True
         chosen = draw.chosen_frames(own)
         assert len(chosen) == min(8, count)
-        assert (np.diff(chosen) > 0).all() and 0 <= chosen[0] and chosen[-1] < count
+        assert (np.diff(chosen) > 0).all() and chosen[0] >= 0 and chosen[-1] < count
         stretches = np.cumsum(np.diff(own, prepend=own[0]) != 0)
         assert set(stretches[chosen]) == set(stretches)
 
@@ -137,7 +137,7 @@ class TestCharts:
         assert "first" in text and "second" in text
 
     def test_one_point_is_visible(self) -> None:
-        (line, dot) = draw.curves({"a": draw.Line([5], [1.0])}).axes[0].lines
+        (_, dot) = draw.curves({"a": draw.Line([5], [1.0])}).axes[0].lines
         assert dot.get_marker() == "o"
 
     def test_long_lines_are_averaged_not_cut(self) -> None:

@@ -124,7 +124,9 @@ def _unknown(top: type[Config], parents: Sequence[str], name: str, kinds: Sequen
     """One line for a name that does not exist: its nearest neighbour, its like elsewhere, or all there is."""
     wrong = ".".join([*parents, name])
     known = list(dict.fromkeys(field for kind in kinds for field in kind.model_fields))
-    near = [".".join([*parents, field]) for field in difflib.get_close_matches(name, known, n=1, cutoff=0.6)]
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    close = close or [each for each in known if name and each.startswith(name)]
+    near = [".".join([*parents, each]) for each in close]
     near = near or [full for full in _names(top) if full.rpartition(".")[2] == name and full != wrong]
     if near:
         return f"no setting {wrong!r}; did you mean {' or '.join(repr(full) for full in near[:3])}?"

@@ -1,7 +1,8 @@
 """Pictures from arrays and records: the first batch, curves, similarity matrices, heat maps, films.
 
-Charts are matplotlib figures, made without its global state.  `as_svg` turns them into markup that takes text colour
-and font from the page around it, so they look right on light and on dark ground.  Pixels are RGB, 0 to 255.
+Charts are matplotlib figures, made without its global state.  `as_svg` turns them into markup that takes text
+colour and font from the page around it, so they look right on light and on dark ground.  Pixels are RGB,
+0 to 255.
 """
 
 import base64
@@ -35,7 +36,7 @@ MOST_POINTS = 300
 MOST_FRAMES = 8
 """Frames shown side by side; more would be too small to see."""
 
-Film = UInt8[np.ndarray, "frames high wide 3"]
+Pictures = UInt8[np.ndarray, "frames high wide 3"]
 Box = tuple[float, float, float, float]
 
 
@@ -52,8 +53,8 @@ class Line(NamedTuple):
 def first_batch(batch: Batch, path: Path, clips: int = 8) -> None:
     """Write a picture of what the model is about to see: one row for each of the first ``clips`` clips.
 
-    Frames are in order, with their seconds in the video that they come from.  The bar above says whose they are
-    (the clip itself, or the one pasted in as background) and a dark line marks each seam of cut-and-paste
+    Frames are in order, with their seconds in the video that they come from.  The bar above says whose they
+    are (the clip itself, or the one pasted in as background) and a dark line marks each seam of cut-and-paste
     (section 3.2).  Beside stand caption, nouns and the other clip's id.
     """
     from matplotlib.figure import Figure
@@ -112,27 +113,33 @@ def _head(axes: "Axes", batch: Batch, rows: int, shown: int) -> None:
     if batch.paste is None:
         axes.text(0.1, 0.5, "no cut-and-paste", fontsize=9, va="center", color=INK)
         return
-    for x, wide, colour, label in (
+    for x, width, colour, label in (
         (0.1, 0.22, FOREGROUND, "the clip itself (foreground)"),
         (2.6, 0.22, BACKGROUND, "pasted from another clip (background)"),
         (5.75, 0.036, "black", "seam"),
     ):
-        _block(axes, x, 0.43, wide, 0.14, colour)
-        axes.text(x + wide + 0.08, 0.5, label, fontsize=9, va="center")
+        _block(axes, x, 0.43, width, 0.14, colour)
+        axes.text(x + width + 0.08, 0.5, label, fontsize=9, va="center")
 
 
 def _strip(
-    axes: "Axes", batch: Batch, row: int, shown: Int[np.ndarray, " chosen"], top: float, wide: float, high: float
+    axes: "Axes",
+    batch: Batch,
+    row: int,
+    shown: Int[np.ndarray, " chosen"],
+    top: float,
+    wide: float,
+    high: float,
 ) -> None:
     own = _own_frames(batch, row)
     partner = row if batch.paste is None else int(batch.paste.partner[row])
     for place, frame in enumerate(shown):
-        x = 0.1 + place * wide
+        x, owner = 0.1 + place * wide, row if own[frame] else partner
         pixels = batch.video[row, frame].cpu().numpy()
         extent = (x + 0.03, x + wide - 0.03, top + 0.14 + high, top + 0.14)
         axes.imshow(pixels, extent=extent, interpolation="antialiased")
-        second = float(batch.seconds[row if own[frame] else partner, frame])
-        axes.text(x + wide / 2, top + high + 0.25, f"{second:.2f} s", fontsize=8, ha="center", va="center", color=INK)
+        second = f"{float(batch.seconds[owner, frame]):.2f} s"
+        axes.text(x + wide / 2, top + high + 0.25, second, fontsize=8, ha="center", va="center", color=INK)
         if batch.paste is not None:
             _block(axes, x, top, wide, 0.1, FOREGROUND if own[frame] else BACKGROUND)
             if place and own[frame] != own[shown[place - 1]]:
@@ -211,7 +218,7 @@ def similarity_matrix(
     thumbnails: UInt8[np.ndarray, "steps high wide 3"],
     limits: tuple[float, float],
 ) -> "Figure":
-    """Similarity of every two moments of a clip (Figures 2 and 5), with pictures of the moments along both axes.
+    """Similarity of every two moments of a clip (Figures 2 and 5), with pictures of the moments along it.
 
     Lines mark where ``scenes`` changes; ``limits`` are the values of the darkest and the lightest colour.
     Small matrices show their numbers.
@@ -246,8 +253,9 @@ def similarity_matrix(
 def _numbers(axes: "Axes", matrix: Float[np.ndarray, "steps steps"], limits: tuple[float, float]) -> None:
     from matplotlib import colormaps
 
+    low, span = limits[0], max(limits[1] - limits[0], 1e-9)
     for (y, x), value in np.ndenumerate(matrix):
-        red, green, blue, _ = colormaps[MATRIX_COLOURS]((value - limits[0]) / max(limits[1] - limits[0], 1e-9))
+        red, green, blue, _ = colormaps[MATRIX_COLOURS]((value - low) / span)
         colour = "black" if 0.3 * red + 0.6 * green + 0.1 * blue > 0.5 else "white"
         text = f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
         axes.text(x, y, text, ha="center", va="center", fontsize=28 / len(matrix) + 4, color=colour)
@@ -305,20 +313,21 @@ def evenly(count: int, most: int = MOST_FRAMES) -> Int[np.ndarray, " chosen"]:
 
 
 def with_heat(
-    frames: Film, heat: Float[np.ndarray, "frames high wide"], opacity: float = 0.8
-) -> Film:
-    """Frames in grey with ``heat`` (0 to 1) over them in colour: cold places stay grey, the hottest are yellow."""
+    frames: Pictures, heat: Float[np.ndarray, "frames high wide"], opacity: float = 0.7
+) -> Pictures:
+    """Frames in grey with ``heat`` (0 to 1) over them: cold places stay grey, the hottest are yellow."""
     from matplotlib import colormaps
 
     grey = frames.astype(np.float64).mean(axis=-1, keepdims=True) * 0.7
     colour = 255.0 * colormaps["inferno"](heat)[..., :3]
     share = opacity * np.sqrt(heat)[..., None]
-    return np.rint(grey * (1 - share) + colour * share).astype(np.uint8)
+    shown: np.ndarray = np.rint(grey * (1 - share) + colour * share).astype(np.uint8)
+    return shown
 
 
-def with_boxes(frames: Film, boxes: Sequence[Box | None]) -> Film:
+def with_boxes(frames: Pictures, boxes: Sequence[Box | None]) -> Pictures:
     """Frames with a thin white outline for each box (xyxy in [0, 1]); None draws nothing."""
-    out = frames.copy()
+    out: np.ndarray = frames.copy()
     high, wide = frames.shape[1:3]
     for picture, box in zip(out, boxes, strict=True):
         if box is None:
@@ -330,14 +339,15 @@ def with_boxes(frames: Film, boxes: Sequence[Box | None]) -> Film:
     return out
 
 
-def resized(frames: Film, side: int) -> UInt8[np.ndarray, "frames new_high new_wide 3"]:
+def resized(frames: Pictures, side: int) -> UInt8[np.ndarray, "frames new_high new_wide 3"]:
     """Frames with their longer side scaled to ``side`` pixels."""
     high, wide = frames.shape[1:3]
     size = max(1, round(wide * side / max(high, wide))), max(1, round(high * side / max(high, wide)))
-    return np.stack([np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC)) for frame in frames])
+    cubic = Image.Resampling.BICUBIC
+    return np.stack([np.asarray(Image.fromarray(frame).resize(size, cubic)) for frame in frames])
 
 
-def strip(frames: Film, gap: int = 0) -> UInt8[np.ndarray, "high all_wide channels"]:
+def strip(frames: Pictures, gap: int = 0) -> UInt8[np.ndarray, "high all_wide channels"]:
     """Frames side by side; with a ``gap``, so many transparent pixels between them (and a fourth channel)."""
     if gap:
         frames = np.pad(frames, ((0, 0), (0, 0), (0, 0), (0, 1)), constant_values=255)

@@ -116,7 +116,7 @@ class OpenVideo:
     @property
     def rate(self) -> Fraction:
         """Frames per second as the file states it, 25 if it does not; for files without times only."""
-        return Fraction(self.stream.average_rate or self.stream.base_rate or 25)
+        return Fraction(self.stream.guessed_rate or self.stream.average_rate or 25)
 
     def seek(self, pts: int) -> None:
         """Go to the key frame at or before ``pts``; the next frames come from ``decode(after_seek=True)``."""

@@ -42,7 +42,9 @@ class Tokenizer:
     def __init__(self, backend: Any) -> None:
         missing = [token for token in SPECIAL[:4] if backend.token_to_id(token) is None]
         if missing:
-            raise ValueError(f"the tokenizer has no {', '.join(missing)}; a BERT WordPiece tokenizer is needed")
+            raise ValueError(
+                f"the tokenizer has no {', '.join(missing)}; a BERT WordPiece tokenizer is needed"
+            )
         self._backend = backend
         self._pad = backend.token_to_id("[PAD]")
 
@@ -57,7 +59,9 @@ class Tokenizer:
         backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         backend.decoder = decoders.WordPiece()
         prompts = (template.format("") for template in TEMPLATES)
-        trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=list(SPECIAL), show_progress=False)
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=size, special_tokens=list(SPECIAL), show_progress=False
+        )
         backend.train_from_iterator((text for source in (texts, prompts) for text in source), trainer)
         cls_id, sep_id = backend.token_to_id("[CLS]"), backend.token_to_id("[SEP]")
         backend.post_processor = processors.BertProcessing(("[SEP]", sep_id), ("[CLS]", cls_id))
@@ -76,7 +80,9 @@ class Tokenizer:
                 if file.suffix == ".json":
                     return cls(Backend.from_file(str(file)))
                 return cls(Backend.from_str(BertWordPieceTokenizer(str(file), lowercase=True).to_str()))
-        raise FileNotFoundError(f"{path}: no tokenizer.json or vocab.txt there; give the folder of a BERT tokenizer")
+        raise FileNotFoundError(
+            f"{path}: no tokenizer.json or vocab.txt there; give the folder of a BERT tokenizer"
+        )
 
     def save(self, folder: str | Path) -> None:
         """Write tokenizer.json, which `load` and transformers' AutoTokenizer read."""
@@ -104,7 +110,9 @@ class Tokenizer:
         return ids if len(ids) <= max_length else [*ids[: max_length - 1], ids[-1]]  # keep [SEP] at the end
 
 
-def noun_prompts(nouns: Sequence[str], count: int, rng: np.random.Generator | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def noun_prompts(
+    nouns: Sequence[str], count: int, rng: np.random.Generator | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """At most ``count`` of a caption's nouns, and a prompt for each.
 
     While training (``rng`` given) nouns are drawn without replacement and each gets a random template of

@@ -86,7 +86,9 @@ class Order(Sampler[list[Key]]):
         if batch % ranks:
             raise ValueError(f"data.batch = {batch} must be a multiple of the {ranks} ranks")
         if clips < batch:
-            raise ValueError(f"the manifest has {clips} clips, fewer than data.batch = {batch}; lower data.batch")
+            raise ValueError(
+                f"the manifest has {clips} clips, fewer than data.batch = {batch}; lower data.batch"
+            )
         self.clips, self.batch, self.seed, self.start, self.stop = clips, batch, seed, start, stop
         self.share = batch // ranks
 
@@ -189,7 +191,14 @@ class Collate:
 
 
 def training_batches(
-    manifest: Manifest, data: Data, tokenizer: Tokenizer, *, seed: int, start: int, stop: int, pin: bool = False
+    manifest: Manifest,
+    data: Data,
+    tokenizer: Tokenizer,
+    *,
+    seed: int,
+    start: int,
+    stop: int,
+    pin: bool = False,
 ) -> DataLoader[Batch]:
     """This rank's batches of steps ``start`` <= step < ``stop``, decoded ahead by worker processes."""
     loader: DataLoader[Batch] = DataLoader(

@@ -62,11 +62,18 @@ class Entry:
     def __post_init__(self) -> None:
         if not self.id or not self.video:
             raise ValueError(f"id and video must not be empty, got {self.id!r}, {self.video!r}")
+        if not all(
+            isinstance(value, str) for value in (self.id, self.video, *_flat(self.captions, self.nouns))
+        ):
+            raise ValueError(f"{self.id}: id, video, captions and nouns must be texts")
         if "\0" in self.video:
             raise ValueError(f"video {self.video!r} has a NUL character")
         if len(self.captions) != len(self.nouns):
             raise ValueError(f"{self.id}: {len(self.captions)} captions but {len(self.nouns)} lists of nouns")
         start = 0.0 if self.start is None else self.start
+        times = (start, 0.0 if self.end is None else self.end, *self.scene_changes)
+        if not all(isinstance(time, (int, float)) and not isinstance(time, bool) for time in times):
+            raise ValueError(f"{self.id}: start, end and scene_changes must be numbers, got {times}")
         if not (np.isfinite(start) and start >= 0):
             raise ValueError(f"{self.id}: start is {self.start}, must be a finite number of seconds >= 0")
         if self.end is not None and not (np.isfinite(self.end) and self.end > start):
@@ -90,7 +97,9 @@ class Manifest:
         self._map = _map(self.path)
         ends = np.flatnonzero(np.frombuffer(self._map, dtype=np.uint8) == ord("\n"))
         if len(ends) == 0 or ends[-1] != size - 1:
-            raise ManifestError(f"{self.path}: last line has no end; the file was cut short, prepare it again")
+            raise ManifestError(
+                f"{self.path}: last line has no end; the file was cut short, prepare it again"
+            )
         self._starts = np.concatenate([[0], ends[:-1] + 1]).astype(np.int64)
         self._ends = ends.astype(np.int64)
         data = self._line(0)
@@ -136,7 +145,10 @@ class Manifest:
         text = self._map[self._starts[number] : self._ends[number]]
         try:
             data = json.loads(text)
-        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        except (
+            ValueError,
+            RecursionError,
+        ) as error:  # not JSON, not UTF-8, a number of 5,000 digits, nested too deep
             raise ManifestError(f"{self.path}: line {number + 1} is not JSON ({error})") from None
         if not isinstance(data, dict):
             raise ManifestError(f"{self.path}: line {number + 1} is not a JSON object")
@@ -181,6 +193,12 @@ def _record(kind: Any, data: dict[str, Any], path: Path, number: int) -> Any:
         return kind(**{k: _tuples(v) for k, v in data.items()})
     except (TypeError, ValueError) as error:
         raise ManifestError(f"{path}: line {number}: {error}") from None
+
+
+def _flat(captions: Any, nouns: Any) -> Iterator[Any]:
+    """All texts of an entry; None where there is no tuple of them."""
+    for texts in (captions, *(nouns if isinstance(nouns, tuple) else (None,))):
+        yield from texts if isinstance(texts, tuple) else (None,)
 
 
 def _tuples(value: Any) -> Any:

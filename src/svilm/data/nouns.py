@@ -54,7 +54,8 @@ def noun_phrases(captions: Iterable[str], extractor: str = "auto") -> list[Phras
     """The noun phrases of each caption, in order of appearance, lower case, each once.
 
     Pronouns are left out, and leading determiners, possessives, numbers and quantifiers taken off ("his two
-    red cars" is "red cars").  Raises ValueError for another name, and for "spacy" where no pipeline is installed.
+    red cars" is "red cars").  ``extractor`` is one of those of ``Extractor``.
+    Raises ValueError for another one, and for "spacy" where no pipeline is installed.
     """
     return [_clean(chunks) for chunks in _chunker(extractor)(captions)]
 

@@ -70,8 +70,8 @@ class Clip:
 
 def load_clip(
     path: str | os.PathLike[str],
-    start: float | None,
-    end: float | None,
+    start: float | int | None,
+    end: float | int | None,
     sampling: Sampling,
     rng: np.random.Generator | None,
     *,
@@ -85,8 +85,7 @@ def load_clip(
     again.  Raises DecodeError for an unreadable video and for a clip outside of it.
     """
     index = index_video(path) if index is None else index
-    start, end = clip_bounds(index, start, end)
-    numbers = choose_frames(index.seconds, start, end, sampling, rng)
+    numbers = choose_frames(index.seconds, *clip_bounds(index, start, end), sampling, rng)
     (width, height), (left, top) = _place(index, sampling, rng)
     crop = (left, top, sampling.size, sampling.size)
     frames = torch.from_numpy(read_frames(index, numbers, resize=(width, height), crop=crop))
@@ -99,15 +98,16 @@ def load_clip(
     )
 
 
-def clip_bounds(index: VideoIndex, start: float | None, end: float | None) -> tuple[float, float]:
+def clip_bounds(index: VideoIndex, start: float | int | None, end: float | int | None) -> tuple[float, float]:
     """Seconds (start, end) of a clip inside its video, None replaced.
 
     An end that is late by half a second or one frame is taken as the video's end.  Raises DecodeError
-    "outside_clip" for anything further out, or "damaged" when the video is known to be cut short.
+    "outside_clip" for anything further out, or "damaged" when the video is known to be cut short, and
+    ValueError for bounds that bound nothing.
     """
-    begin = 0.0 if start is None else start
-    until = index.duration if end is None else end
-    if not 0 <= begin < until < float("inf"):
+    begin = 0.0 if start is None else float(start)
+    until = max(index.duration, begin) if end is None else float(end)
+    if not 0 <= begin <= until < float("inf") or begin == end:
         raise ValueError(f"a clip from {start} to {end} s is empty or not finite")
     slack = max(_END_SLACK, index.duration / len(index))
     if begin >= index.duration or until > index.duration + slack:

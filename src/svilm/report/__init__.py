@@ -1,50 +1,54 @@
 """The report of a run: one HTML file that holds everything it shows and asks the network for nothing.
 
-`numbers` reads the files of the run, `pictures` asks its model, `template.html` holds the words and the looks.
+`numbers` and `curves` read the files of the run; `search`, `scenes` and `nouns` ask its model;
+`template.html` holds the words and the looks.
 """
 
-import base64
-import io
 import time
 from importlib.resources import files as package_files
 from pathlib import Path
-from typing import TypeVar
 
-from jinja2 import Environment, StrictUndefined
+import numpy as np
+from jinja2 import Environment, StrictUndefined, Template
 from PIL import Image
 
+from svilm.draw import as_data_uri
 from svilm.model import SViLM
-from svilm.report import numbers, pictures
-from svilm.report.numbers import Absent, Files, attempt
+from svilm.report import curves, nouns, numbers, scenes, search
+from svilm.report.common import Absent, Files, attempt, fixed, read_files
 from svilm.version import __version__
-
-T = TypeVar("T")
 
 
 def write_report(folder: Path, *, baseline: Path | None = None, queries: int = 8) -> Path:
     """Write ``folder``/report.html about a run and return its path.
 
-    ``baseline`` is another run to set beside it, for instance one without temporal grouping; ``queries`` is how many
-    queries are shown with the videos found for them.  Parts whose files are missing, moved or unreadable are
-    replaced by a line that says so.  Raises ConfigError when ``folder`` or ``baseline`` is not a run.
+    ``baseline`` is another run to set beside it, for instance one without temporal grouping; ``queries`` is
+    how many queries are shown with the videos found for them.  A part whose files are missing, moved or
+    unreadable is replaced by a line that says so.  Raises ConfigError when ``folder`` or ``baseline`` is no
+    run, and ValueError when one of its JSON files is damaged.
     """
-    folder = Path(folder)
-    run = numbers.read_files(folder)
-    other = None if baseline is None else numbers.read_files(Path(baseline))
+    run = read_files(Path(folder))
+    other = None if baseline is None else read_files(Path(baseline))
     page = _template().render(_contents(run, other, queries))
-    path = folder / "report.html"
+    path = run.folder / "report.html"
     path.write_text(page, encoding="utf-8", errors="replace", newline="\n")
     return path
 
 
 def _contents(run: Files, other: Files | None, queries: int) -> dict[str, object]:
     model = attempt(lambda: SViLM.from_pretrained(run.folder))
-    beside = None if other is None else attempt(lambda: SViLM.from_pretrained(other.folder))
 
-    def scenes() -> pictures.Scenes:
-        triple = None if other is None else (other.name, other.run, _there(beside))
-        return pictures.scenes(run.run, _there(model), triple)
+    def scene_changes() -> scenes.Scenes:
+        own = scenes.Viewer("This run", run.run, _there(model))
+        if other is None:
+            return scenes.scenes(own, None)
+        beside = SViLM.from_pretrained(other.folder)
+        return scenes.scenes(own, scenes.Viewer(f"Baseline run {other.name}", other.run, beside))
 
+    heats = attempt(lambda: nouns.heats(run.run, _there(model)))
+    tiles = numbers.headline(run, other)
+    if isinstance(heats, nouns.Heats) and heats.share is not None:
+        tiles.append(numbers.heat_tile(heats.share.inside, heats.share.area))
     return {
         "run": run,
         "other": other,
@@ -52,30 +56,28 @@ def _contents(run: Files, other: Files | None, queries: int) -> dict[str, object
         "written": time.strftime("%Y-%m-%d %H:%M"),
         "sentence": numbers.sentence(run),
         "hardware": numbers.hardware(run),
-        "parameters": None
-        if isinstance(model, Absent)
-        else sum(parameter.numel() for parameter in model.encoder.parameters()),
-        "tiles": numbers.headline(run, other),
+        "weights": sum(p.numel() for p in model.encoder.parameters()) if isinstance(model, SViLM) else 0,
+        "tiles": tiles,
         "retrieval": attempt(lambda: numbers.retrieval_tables(run, other)),
-        "queries": attempt(lambda: pictures.queries(run.run, _there(model), queries)),
-        "scenes": attempt(scenes),
-        "heats": attempt(lambda: pictures.heats(run.run, _there(model))),
+        "queries": attempt(lambda: search.queries(run.run, _there(model), queries)),
+        "scenes": attempt(scene_changes),
+        "heats": heats,
         "paste": attempt(lambda: _first_batch(run)),
-        "losses": attempt(lambda: numbers.loss_panels(run)),
-        "groups": attempt(lambda: numbers.group_panels(run)),
-        "speed": attempt(lambda: numbers.speed_panels(run)),
-        "skipped": numbers.skipped(run),
+        "losses": attempt(lambda: curves.losses(run)),
+        "groups": attempt(lambda: curves.groups(run)),
+        "speed": attempt(lambda: curves.speed(run)),
+        "skipped": curves.skipped(run),
         "environment": numbers.environment_rows(run),
         "settings": numbers.setting_rows(run),
         "differences": [] if other is None else numbers.differences(run, other),
-        "top": pictures.TOP,
+        "top": search.TOP,
     }
 
 
-def _there(model: SViLM | Absent | None) -> SViLM:
+def _there(model: SViLM | Absent) -> SViLM:
     """The model, or the reason why there is none, raised for the part that needs it."""
-    if not isinstance(model, SViLM):
-        raise ValueError("No trained model to ask." if model is None else f"No trained model to ask: {model.why}")
+    if isinstance(model, Absent):
+        raise ValueError(f"No trained model to ask: {model.why}")
     return model
 
 
@@ -84,15 +86,12 @@ def _first_batch(run: Files) -> str:
     path = run.folder / "first_batch.png"
     if not path.is_file():
         raise ValueError("The run folder holds no first_batch.png.")
-    out = io.BytesIO()
     with Image.open(path) as picture:
-        picture.convert("RGB").save(out, format="webp", quality=85, method=4)
-    return "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode("ascii")
+        return as_data_uri(np.asarray(picture.convert("RGB")))
 
 
-def _template():  # type: ignore[no-untyped-def]
+def _template() -> Template:
     place = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    place.filters["fixed"] = numbers.fixed
+    place.filters["fixed"] = fixed
     place.tests["absent"] = lambda value: isinstance(value, Absent)
-    text = package_files(__package__).joinpath("template.html").read_text(encoding="utf-8")
-    return place.from_string(text)
+    return place.from_string(package_files(__package__).joinpath("template.html").read_text("utf-8"))

@@ -1,96 +1,18 @@
-"""What the files of a run say: its scores as tables, its log as curves, where and how it ran."""
+"""The run in words and its scores in tables."""
 
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
-
-from markupsafe import Markup
+from itertools import pairwise
 
 from svilm.config import settings
-from svilm.data.decode import DecodeError
 from svilm.data.manifest import Manifest
-from svilm.draw import Line, as_svg, curves
-from svilm.engine.logbook import read_metrics
-from svilm.run import Run, load_run
+from svilm.report.common import Absent, Files, attempt, fixed
 
-Direction = tuple[str, str]
-DIRECTIONS: tuple[Direction, ...] = (("text_to_video", "Text to video"), ("video_to_text", "Video to text"))
+DIRECTIONS = (("text_to_video", "Text to video"), ("video_to_text", "Video to text"))
 COLUMNS = ("R@1", "R@5", "R@10", "median_rank", "mean_rank", "tied_queries")
-LOSSES = {
-    "loss/total": "Total",
-    "loss/contrast": "Global contrastive loss (Eq. 7)",
-    "loss/grounding": "Spatial grounding loss (Eq. 6)",
-    "loss/grouping": "Temporal grouping loss (Eq. 2)",
-}
 
-T = TypeVar("T")
-
-
-def fixed(value: float, digits: int) -> str:
-    """A number with so many digits after the point, and a real minus sign."""
-    return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
-
-
-@dataclass(frozen=True)
-class Absent:
-    """Stands in place of a part that cannot be shown; ``why`` is one line."""
-
-    why: str
-
-
-def attempt(build: Callable[[], T]) -> "T | Absent":
-    """What ``build`` gives, or, where files are missing, moved or do not fit, the reason in one line."""
-    try:
-        return build()
-    except (ValueError, OSError, LookupError, RuntimeError, DecodeError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        return Absent(lines[-1] if lines else type(error).__name__)
-
-
-@dataclass(frozen=True)
-class Files:
-    """A run folder as read: its settings and whatever it holds of scores, protocols, environment and log."""
-
-    folder: Path
-    run: Run
-    scores: Mapping[str, float]
-    protocols: Mapping[str, Mapping[str, Any]]
-    environment: Mapping[str, Any]
-    log: Sequence[Mapping[str, float]]
-
-    @property
-    def name(self) -> str:
-        """The folder's own name, and the one above it where that tells more."""
-        return "/".join(self.folder.resolve().parts[-2:])
-
-
-def read_files(folder: Path) -> Files:
-    """Everything that a run folder holds in JSON.  Raises ConfigError when it is no run folder."""
-    run = load_run(folder)
-    log = read_metrics(folder) if (folder / "metrics.jsonl").is_file() else []
-    return Files(
-        folder,
-        run,
-        _json(folder / "scores.json"),
-        _json(folder / "protocols.json"),
-        _json(folder / "environment.json"),
-        log,
-    )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    data = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(data, dict):
-        raise ValueError(f"{path} must hold a JSON object; write it again with `svilm evaluate`")
-    return data
-
-
-# What the run is
+# The run
 
 
 def sentence(files: Files) -> str:
@@ -103,14 +25,13 @@ def sentence(files: Files) -> str:
     clips = "clips" if isinstance(source, Absent) else f"{len(source):,} clips ({source.header.source})"
     starts = [start for start in (run.start.video, run.start.text) if start]
     begun = f"from {' and '.join(starts)}" if starts else "from random weights"
-    parts = [
-        f"A video-text dual encoder trained {begun} on {clips}",
-        f"for {steps:,} steps of {run.data.batch} clips" if steps else "for no step yet",
-        f"with the {_list(losses)} loss{'es' if len(losses) > 1 else ''}",
-    ]
-    took = duration(files.log)
-    end = f", in {_time(took)} on {hardware(files)}." if took else "."
-    return " ".join(parts) + end
+    long = f"for {steps:,} steps of {run.data.batch} clips" if steps else "for no step yet"
+    taken = duration(files.log)
+    took = f", in {_time(taken)} on {hardware(files)}" if taken else ""
+    return (
+        f"A video-text dual encoder trained {begun} on {clips} {long} "
+        f"with the {_list(losses)} loss{'es' if len(losses) > 1 else ''}{took}."
+    )
 
 
 def hardware(files: Files) -> str:
@@ -118,16 +39,15 @@ def hardware(files: Files) -> str:
     found = files.environment
     gpus = found.get("gpus") or []
     if gpus and files.run.device != "cpu":
-        kinds = [f"{gpus.count(name)} x {name}" for name in dict.fromkeys(gpus)]
-        return ", ".join(kinds)
+        return ", ".join(f"{gpus.count(name)} x {name}" for name in dict.fromkeys(gpus))
     cpus = found.get("cpus")
     return f"{cpus} CPU core{'' if cpus == 1 else 's'}" if cpus else "an unknown machine"
 
 
 def duration(log: Sequence[Mapping[str, float]]) -> float:
     """Seconds of training; a resumed run counts from zero again, so its pieces are added."""
-    clock = [row["seconds"] for row in log] + [0.0]
-    return sum(now for now, later in zip(clock, clock[1:], strict=False) if later < now)
+    clock = [*(row["seconds"] for row in log), 0.0]
+    return sum(now for now, later in pairwise(clock) if later < now)
 
 
 def environment_rows(files: Files) -> list[tuple[str, str]]:
@@ -159,10 +79,9 @@ def _list(words: Sequence[str]) -> str:
 
 
 def _time(seconds: float) -> str:
-    minutes, hours = seconds / 60, seconds / 3600
     if seconds < 60:
         return f"{seconds:.0f} s"
-    return f"{minutes:.1f} min" if minutes < 60 else f"{hours:.1f} h"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
 # Scores
@@ -174,7 +93,7 @@ class Row:
 
     title: str
     cells: tuple[str, ...]
-    own: bool = False
+    own: bool
 
 
 @dataclass(frozen=True)
@@ -206,30 +125,42 @@ def retrieval_tables(files: Files, baseline: Files | None) -> Retrieval:
     tables = []
     for key, title in DIRECTIONS:
         rows = [
-            Row(name, tuple(_cell(column, scores.get(f"{family}/{key}/{column}")) for column in COLUMNS), number == 0)
+            Row(name, _cells(scores, f"{family}/{key}"), own=number == 0)
             for number, (name, scores, family) in enumerate(sources)
             if f"{family}/{key}/R@1" in scores
         ]
         tables.append((title, tuple(rows)))
-    here = files.protocols.get("retrieval", {})
-    there = {} if baseline is None else baseline.protocols.get("retrieval", {})
-    warning = ""
-    if baseline is not None and not there:
-        warning = f"The baseline run {baseline.name} has no retrieval scores of its own."
-    elif there and there != here:
-        warning = f"The baseline was scored differently: {there.get('protocol', 'protocol unknown')}."
     return Retrieval(
         tuple(tables),
-        str(here.get("protocol", "not recorded")),
+        str(files.protocols.get("retrieval", {}).get("protocol", "not recorded")),
         int(files.scores.get("retrieval/scored", 0)),
         int(files.scores.get("retrieval/official", 0)),
-        warning,
+        "" if baseline is None else _mismatch(files, baseline),
     )
+
+
+def _cells(scores: Mapping[str, float], prefix: str) -> tuple[str, ...]:
+    cells = []
+    for column in COLUMNS:
+        value = scores.get(f"{prefix}/{column}")
+        exact = column in ("median_rank", "tied_queries")
+        cells.append("" if value is None else f"{value:g}" if exact else fixed(value, 1))
+    return tuple(cells)
+
+
+def _mismatch(files: Files, baseline: Files) -> str:
+    """What forbids to compare the retrieval scores of two runs; empty when nothing does."""
+    here, there = files.protocols.get("retrieval", {}), baseline.protocols.get("retrieval", {})
+    if not any(name.startswith("retrieval/") for name in baseline.scores):
+        return f"The baseline run {baseline.name} has no retrieval scores."
+    if there != here:
+        return f"The baseline was scored differently: {there.get('protocol', 'protocol not recorded')}."
+    return ""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A number of the headline with the ones to compare it with; ``share`` is its place on a bar, 0 to 1."""
+    """A number of the headline with the ones to compare it with; ``share`` is its length on a bar, 0 to 1."""
 
     title: str
     value: str
@@ -242,151 +173,35 @@ class Tile:
 
 def headline(files: Files, baseline: Files | None) -> list[Tile]:
     """The few numbers that say how good the run is."""
-    tiles = []
+    scores, tiles = files.scores, []
     recall, rank = "text_to_video/R@10", "text_to_video/median_rank"
-    if f"retrieval/{recall}" in files.scores:
-        value, chance = files.scores[f"retrieval/{recall}"], files.scores.get(f"retrieval_chance/{recall}", 0.0)
-        tiles.append(
-            Tile(
-                "Right video among the first ten (R@10)",
-                f"{value:.1f}",
-                "%",
-                _beside(files, baseline, "retrieval", recall, "{:.1f} %"),
-                "retrieval",
-                value / 100,
-                chance / 100,
-            )
-        )
-        middle = files.scores[f"retrieval/{rank}"]
-        tiles.append(
-            Tile(
-                "Median rank of the right video",
-                f"{middle:g}",
-                f"of {files.scores.get('retrieval/scored', 0):,.0f}",
-                _beside(files, baseline, "retrieval", rank, "{:g}"),
-                "retrieval",
-            )
-        )
-    for key, title in (("within", "Similarity within a scene"), ("across", "Similarity across a scene change")):
-        if f"temporal/{key}" in files.scores:
-            value = files.scores[f"temporal/{key}"]
-            tiles.append(
-                Tile(
-                    title,
-                    fixed(value, 2),
-                    "",
-                    _beside(files, baseline, "temporal", key, "{:.2f}"),
-                    "scenes",
-                    min(1.0, max(0.0, value)),
-                )
-            )
+    if f"retrieval/{recall}" in scores:
+        value, chance = scores[f"retrieval/{recall}"], scores.get(f"retrieval_chance/{recall}", 0.0)
+        beside = _beside(files, baseline, "retrieval", recall, "{:.1f} %")
+        title = "Right video among the first ten (R@10)"
+        tiles.append(Tile(title, f"{value:.1f}", "%", beside, "retrieval", value / 100, chance / 100))
+        beside = _beside(files, baseline, "retrieval", rank, "{:g}")
+        middle, videos = f"{scores[f'retrieval/{rank}']:g}", f"of {scores.get('retrieval/scored', 0):,.0f}"
+        tiles.append(Tile("Median rank of the right video", middle, videos, beside, "retrieval"))
+    scenes = {"within": "Similarity within a scene", "across": "Similarity across a scene change"}
+    for key, title in scenes.items():
+        if f"temporal/{key}" in scores:
+            value = scores[f"temporal/{key}"]
+            beside = _beside(files, baseline, "temporal", key, "{:.2f}")
+            tiles.append(Tile(title, fixed(value, 2), "", beside, "scenes", min(1.0, max(0.0, value))))
     return tiles
 
 
+def heat_tile(inside: float, area: float) -> Tile:
+    """The headline of the nouns: share of the heat in the true box, beside that of heat spread evenly."""
+    title, even = "Heat of a noun inside its true box", f"spread evenly {100 * area:.0f} %"
+    return Tile(title, f"{100 * inside:.0f}", "%", (even,), "nouns", inside, area)
+
+
 def _beside(files: Files, baseline: Files | None, family: str, key: str, form: str) -> tuple[str, ...]:
-    found = [
-        ("baseline", None if baseline is None else baseline.scores.get(f"{family}/{key}")),
-        ("untrained", files.scores.get(f"{family}_untrained/{key}")),
-        ("chance", files.scores.get(f"{family}_chance/{key}")),
-    ]
-    return tuple(f"{name} {form.format(value)}" for name, value in found if value is not None)
-
-
-def _cell(column: str, value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.1f}" if column.startswith("R@") or column == "mean_rank" else f"{value:g}"
-
-
-# Curves
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A chart with its heading."""
-
-    title: str
-    chart: Markup
-
-
-def loss_panels(files: Files) -> list[Panel]:
-    """Each loss term over the steps, with a dotted line for a model that knows nothing.
-
-    Such a model gives every caption of the batch the same share: each direction of a contrastive loss then
-    costs ln(batch).  For temporal grouping it says one half everywhere.
-    """
-    run = files.run
-    both_ways = 2 * math.log(run.data.batch)
-    levels = {
-        "loss/contrast": both_ways,
-        "loss/grounding": both_ways,
-        "loss/grouping": 0.25 if run.task.grouping_kind == "mse" else math.log(2),
+    found = {
+        "baseline run": None if baseline is None else baseline.scores.get(f"{family}/{key}"),
+        "untrained": files.scores.get(f"{family}_untrained/{key}"),
+        "chance": files.scores.get(f"{family}_chance/{key}"),
     }
-    names = [*LOSSES, *sorted({name for row in files.log for name in row if name.startswith("loss/")} - LOSSES.keys())]
-    panels = [
-        _panel(files, LOSSES.get(name, name), {name: name}, level=levels.get(name), bottom=0.0) for name in names
-    ]
-    watched = {"contrastive": "temperature/contrast", "grounding": "temperature/grounding"}
-    panels.append(_panel(files, "Learned temperatures", watched, bottom=0.0))
-    panels.append(_panel(files, "Learning rate", {"rate": "optim/lr"}, bottom=0.0))
-    panels.append(_panel(files, "Gradient norm", {"norm": "optim/gradient_norm"}, bottom=0.0))
-    recall = {"text to video": "retrieval/text_to_video/R@10", "video to text": "retrieval/video_to_text/R@10"}
-    panels.append(_panel(files, "R@10 while training", recall, bottom=0.0))
-    return _shown(panels, "No training log (metrics.jsonl) in the run folder.")
-
-
-def group_panels(files: Files) -> list[Panel]:
-    """How many group tokens hold any video token, and how evenly they share them."""
-    groups = files.run.model.video.groups
-    live = {"in a clip": "groups/live_per_clip", "anywhere in the batch": "groups/live_in_batch"}
-    return _shown(
-        [
-            _panel(files, f"Groups in use, of {groups}", live, bottom=0.0, top=groups * 1.05),
-            _panel(files, "Evenness of their shares", {"entropy": "groups/entropy"}, bottom=0.0, top=1.05),
-        ],
-        "The training log holds no group usage.",
-    )
-
-
-def speed_panels(files: Files) -> list[Panel]:
-    """Clips per second and the share of time spent waiting for data."""
-    return _shown(
-        [
-            _panel(files, "Clips per second", {"speed": "speed/clips_per_second"}, bottom=0.0),
-            _panel(files, "Share of time waiting for data", {"waiting": "speed/waiting_for_data"}, bottom=0.0, top=1.0),
-        ],
-        "The training log holds no speed.",
-    )
-
-
-def skipped(files: Files) -> int:
-    """Training clips that could not be read."""
-    return int(max((row.get("data/skipped", 0.0) for row in files.log), default=0.0))
-
-
-def _panel(
-    files: Files,
-    title: str,
-    names: Mapping[str, str],
-    *,
-    level: float | None = None,
-    bottom: float | None = None,
-    top: float | None = None,
-) -> Panel | None:
-    lines = {}
-    for label, name in names.items():
-        rows = [row for row in files.log if name in row]
-        if rows:
-            lines[label] = Line([row["step"] for row in rows], [row[name] for row in rows])
-    if not lines:
-        return None
-    last = ", ".join(f"{label} {line.values[-1]:.3g}" for label, line in lines.items())
-    figure = curves(lines, level=level, bottom=bottom, top=top)
-    return Panel(title, Markup(as_svg(figure, f"{title} over training steps; at the end: {last}")))
-
-
-def _shown(panels: Sequence[Panel | None], otherwise: str) -> list[Panel]:
-    found = [panel for panel in panels if panel is not None]
-    if not found:
-        raise ValueError(otherwise)
-    return found
+    return tuple(f"{name} {form.format(value)}" for name, value in found.items() if value is not None)

@@ -18,7 +18,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from svilm.data.manifest import Entry, Header, write_manifest
-from svilm.data.nouns import Extractor, Phrases, extractor_name, noun_phrases
+from svilm.data.nouns import Phrases, extractor_name, noun_phrases
 from svilm.data.prepare import Check, Split
 from svilm.data.prepare.accounts import EXAMPLES, Kind, Lost, Summary, Tally
 from svilm.data.prepare.tables import BadRow, PrepareError, Refusal, shortened
@@ -88,7 +88,7 @@ def prepare(
     check: Check = "index",
     workers: int = 0,
     allow_missing: bool = False,
-    extractor: Extractor = "auto",
+    extractor: str = "auto",
 ) -> Summary:
     """Write the manifest of a listing, and say what became of every row.
 
@@ -124,9 +124,9 @@ def prepare(
     workers = (
         workers if account.kept > FEW_CLIPS else 0
     )  # starting processes takes longer than a few captions
-    entries = _entries(tqdm(kept, desc="noun phrases", unit="clip", total=account.kept), extractor, workers)
+    shown = iter(tqdm(kept, desc="noun phrases", unit="clip", total=account.kept))
     nouns = Counter[str]()
-    written = write_manifest(to, header, _counted(entries, nouns))
+    written = write_manifest(to, header, _counted(_entries(shown, extractor, workers), nouns))
     return Summary(
         manifest=to,
         source=listing.source,
@@ -207,7 +207,7 @@ def _root(videos: Path, manifest: Path) -> str:
     return videos.relative_to(beside).as_posix() if videos.is_relative_to(beside) else str(videos)
 
 
-def _entries(kept: Iterable[_Kept], extractor: Extractor, workers: int) -> Iterator[Entry]:
+def _entries(kept: Iterable[_Kept], extractor: str, workers: int) -> Iterator[Entry]:
     extract = partial(noun_phrases, extractor=extractor)
     with pool(workers) if workers else nullcontext() as processes:
         each = processes.map if processes else map

@@ -92,9 +92,7 @@ def _opened(path: Path) -> Iterator[TextIO]:
         raise PrepareError(f"{path}: nested too deep") from None
     except PrepareError:
         raise
-    except (
-        ValueError
-    ) as error:  # JSONDecodeError says line and column; the others are _Strict and huge numbers
+    except ValueError as error:  # _Strict, JSONDecodeError, or a number with thousands of digits
         raise PrepareError(f"{path}: not the JSON that is wanted: {error}") from None
 
 
@@ -145,6 +143,7 @@ class _Window:
                 if not (cut and self._more()):
                     raise _Strict(f"{error.msg} at character {self._before + error.pos}") from None
             else:
-                if end < len(self._text) or not self._more():  # a number may go on in the next piece
-                    self._at = end
+                length = end - self._at
+                if end + 4 < len(self._text) or not self._more():  # "1.5e" may be the first part of 1.5e+30
+                    self._at += length
                     return value

@@ -114,7 +114,8 @@ def draw_world(
     """Draw a world into a folder that is new or empty; the same world, if there already, is kept as it is.
 
     ``size`` is the side of the videos in pixels, ``workers`` how many processes draw (None: one for each
-    core; the result does not depend on it).  ``force`` draws a world again, even over one of other settings.
+    core; the result does not depend on it, but a script that draws with more than one has to do so under
+    ``if __name__ == "__main__"``).  ``force`` draws a world again, even over one of other settings.
     Raises ConfigError for a setting out of range, WorldError for a folder that holds anything else.
     """
     names = {"clips": clips, "test_clips": test_clips, "untrimmed": untrimmed}
@@ -124,8 +125,8 @@ def draw_world(
     folder, began = Path(folder), time.monotonic()
     if _is_there(folder, settings, force):
         return _summary(folder, settings, read_truth(folder), began, reused=True)
-    _clear(folder)
     _write_settings(folder, settings, complete=False)
+    _clear(folder)
     records = _draw_videos(folder, settings, workers or _cores())
     write_annotations(folder, records)
     _write_settings(folder, settings, complete=True)
@@ -167,8 +168,8 @@ def _is_there(folder: Path, settings: WorldSettings, force: bool) -> bool:
     whole = found.pop("complete", None)
     wanted = _settings_json(settings)
     if found != wanted:
-        names = [name for name in wanted if found.get(name) != wanted[name]]
-        there, asked = ([f"{n}={values.get(n)}" for n in names] for values in (found, wanted))
+        names = [name for name in {**wanted, **found} if found.get(name) != wanted.get(name)]
+        there, asked = ([f"{name}={values.get(name)}" for name in names] for values in (found, wanted))
         raise WorldError(
             f"{folder} holds a world with {', '.join(there)}, asked for {', '.join(asked)}; "
             "give another folder, or use force (--force) to replace it"

@@ -1,0 +1,101 @@
+"""What the parts of a report share: the files of a run, a part that is absent, an entry's clip."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from svilm.config import ConfigError
+from svilm.data.decode import DecodeError
+from svilm.data.manifest import Entry, Manifest
+from svilm.data.sample import Clip, Sampling, load_clip
+from svilm.engine.logbook import read_metrics
+from svilm.run import Run, load_run
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Absent:
+    """Stands in place of a part that cannot be shown; ``why`` is one line."""
+
+    why: str
+
+
+def attempt(build: Callable[[], T]) -> T | Absent:
+    """What ``build`` gives, or, where files are missing, moved or do not fit, the reason in one line."""
+    try:
+        return build()
+    except (ValueError, OSError, LookupError, RuntimeError, DecodeError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        return Absent(lines[-1] if lines else type(error).__name__)
+
+
+@dataclass(frozen=True)
+class Files:
+    """A run folder as read: its settings and whatever it holds of scores, protocols, environment and log."""
+
+    folder: Path
+    run: Run
+    scores: Mapping[str, float]
+    protocols: Mapping[str, Mapping[str, Any]]
+    environment: Mapping[str, Any]
+    log: Sequence[Mapping[str, float]]
+
+    @property
+    def name(self) -> str:
+        """The folder's own name after that of the folder around it."""
+        return "/".join(self.folder.resolve().parts[-2:])
+
+
+def read_files(folder: Path) -> Files:
+    """Everything that a run folder holds in JSON.
+
+    Raises ConfigError when it is no run folder and ValueError for a file that is not what its name says.
+    """
+    run = load_run(folder)
+    log = read_metrics(folder) if (folder / "metrics.jsonl").is_file() else []
+    scores, protocols, environment = (
+        _json(folder / f"{name}.json") for name in ("scores", "protocols", "environment")
+    )
+    return Files(folder, run, scores, protocols, environment, log)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}); `svilm evaluate` writes it anew") from None
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} must hold one JSON object; `svilm evaluate` writes it anew")
+    return data
+
+
+def fixed(value: float, digits: int) -> str:
+    """A number with so many digits after the point, and a real minus sign."""
+    return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def open_manifest(path: str, otherwise: str) -> Manifest:
+    """The manifest at ``path``.  Raises ConfigError with the words ``otherwise`` where the run names none."""
+    if not path:
+        raise ConfigError(otherwise)
+    return Manifest(path)
+
+
+def still(manifest: Manifest, entry: Entry, sampling: Sampling) -> Clip:
+    """The clip of an entry as evaluation sees it."""
+    return load_clip(manifest.path_of(entry), entry.start, entry.end, sampling, None)
+
+
+def without_workers(run: Run) -> Run:
+    """The run read in this process, where errors arrive as they were raised."""
+    return run.model_copy(update={"data": run.data.model_copy(update={"workers": 0})})
+
+
+def caption_of(entry: Entry) -> str:
+    """The first caption of an entry."""
+    return entry.captions[0] if entry.captions else "(no caption)"

@@ -1,0 +1,188 @@
+"""The contract of all readers: every row accounted for, nothing shrinks in silence, the manifest says what was done."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from svilm.data.manifest import Manifest
+from svilm.data.prepare import common
+from svilm.data.prepare.common import Clip, Listing, PrepareError, Refusal, prepare, unique
+
+Names = Callable[..., Path]
+
+
+def clip(name: str, *captions: str, **more: Any) -> Clip:
+    return Clip(
+        name,
+        more.pop("names", (name,)),
+        captions or ("a dog runs",),
+        more.pop("place", f"row {name}"),
+        **more,
+    )
+
+
+def listing(rows: Sequence[Clip | Refusal], **more: Any) -> Listing:
+    def read() -> Iterator[Clip | Refusal]:
+        return iter(rows)
+
+    return Listing("test", Path("list.csv"), read, protocol="test list", **more)
+
+
+def test_manifest_of_a_listing(video: Callable[..., Path], tmp_path: Path) -> None:
+    root = video("sub/a.mp4", seconds=2.0).parents[1]
+    rows = [
+        clip("a", "Two red cars", "the sky", start=0.5, end=1.5, scene_changes=(1.0,)),
+        clip("late", names=("nothing", "a"), start=1.0, end=9.0),
+    ]
+    summary = prepare(listing(rows), to=tmp_path / "m.jsonl", videos=root, extractor="rules")
+    manifest = Manifest(tmp_path / "m.jsonl")
+    first, second = manifest
+    assert (first.id, first.video, first.start, first.end) == ("a", "sub/a.mp4", 0.5, 1.5)
+    assert first.captions == ("Two red cars", "the sky") and first.nouns == (("red cars",), ("sky",))
+    assert first.scene_changes == (1.0,)
+    assert second.end == pytest.approx(2.0)  # where its video ends
+    assert manifest.path_of(first).is_file()
+    header = manifest.header
+    assert (header.source, header.protocol, header.official) == ("test", "test list", 2)
+    assert (header.nouns, header.root, header.struck) == ("textblob+repairs", "videos", ())
+    assert (summary.written, summary.captions, summary.phrases, summary.without_nouns) == (2, 3, 3, 0)
+    assert any("1 clips end over 1 s after their video does" in note for note in summary.notes)
+
+
+def test_every_row_is_accounted_for(video: Callable[..., Path], tmp_path: Path) -> None:
+    root = video("a.mp4", seconds=2.0).parent
+    (root / "empty.mp4").touch()
+    (root / "x").mkdir()
+    (root / "y").mkdir()
+    (root / "x" / "twin.mp4").touch()
+    (root / "y" / "twin.mp4").touch()
+    rows = [
+        clip("a"),
+        clip("a", "another caption", place="line 7"),
+        clip("gone", place="line 8"),
+        clip("empty"),
+        clip("after", names=("a",), start=5.0, end=6.0),
+        clip("twin"),
+        clip("out", names=("../../x.mp4",)),
+        Refusal("line 3", "not a time", "abc"),
+    ]
+    summary = prepare(listing(rows), to=tmp_path / "m.jsonl", videos=root, extractor="rules")
+    assert summary.rows == 8 == summary.written + summary.refused + summary.missing + summary.undecodable
+    assert {key: tally.count for key, tally in summary.losses.items()} == {
+        ("refused", "id of an earlier row"): 1,
+        ("missing", "video not found"): 1,
+        ("undecodable", "empty"): 1,
+        ("undecodable", "starts after the end of its video"): 1,
+        ("refused", "several videos of that name"): 1,
+        ("refused", "lies outside the folder of videos"): 1,
+        ("refused", "not a time"): 1,
+    }
+    report = str(summary)
+    for expected in [
+        "official           8",
+        "1 x video not found: line 8 (gone)",
+        "1 x not a time: line 3 (abc)",
+    ]:
+        assert expected in report
+    assert [entry.id for entry in Manifest(tmp_path / "m.jsonl")] == ["a"]
+    assert Manifest(tmp_path / "m.jsonl").header.official == 8
+    assert Manifest(tmp_path / "m.jsonl").header.struck == ()  # a training split: counted, not named
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_test_split_does_not_shrink_in_silence(names: Names, tmp_path: Path, split: str) -> None:
+    rows = [clip("a"), clip("gone", place="line 3"), Refusal("line 4", "empty caption")]
+    found = listing(rows, split=split)
+    with pytest.raises(PrepareError) as error:
+        prepare(found, to=tmp_path / "m.jsonl", videos=names("a.mp4"), check="none", extractor="rules")
+    for part in [
+        "2 of 3",
+        split,
+        "line 3 (gone): video not found",
+        "line 4: empty caption",
+        "--allow-missing",
+    ]:
+        assert part in str(error.value)
+    assert not (tmp_path / "m.jsonl").exists()
+
+    summary = prepare(
+        found,
+        to=tmp_path / "m.jsonl",
+        videos=names("a.mp4"),
+        check="none",
+        allow_missing=True,
+        extractor="rules",
+    )
+    header = Manifest(tmp_path / "m.jsonl").header
+    assert summary.written == 1 and header.official == 3
+    assert header.struck == ("gone: video not found", "line 4: empty caption")
+
+
+def test_a_long_list_of_losses_is_cut(names: Names, tmp_path: Path) -> None:
+    rows = [clip(f"v{k}") for k in range(50)]
+    with pytest.raises(PrepareError) as error:
+        prepare(listing(rows, split="test"), to=tmp_path / "m.jsonl", videos=names("a.mp4"), check="none")
+    assert "v19" in str(error.value) and "v20" not in str(error.value) and "and 30 more" in str(error.value)
+
+
+def test_nothing_left(names: Names, tmp_path: Path) -> None:
+    with pytest.raises(PrepareError, match=r"list\.csv: no rows"):
+        prepare(listing([]), to=tmp_path / "m.jsonl", videos=names("a.mp4"))
+    with pytest.raises(
+        PrepareError, match=r"none of 2 rows can be used \(2 x video not found: row b\).*has 1 videos"
+    ) as error:
+        prepare(listing([clip("b"), clip("c")]), to=tmp_path / "m.jsonl", videos=names("a.mp4"))
+    assert str(names()) in str(error.value)
+    assert not (tmp_path / "m.jsonl").exists()
+
+
+def test_size_of_the_published_list(names: Names, tmp_path: Path) -> None:
+    root = names("a.mp4")
+    for published, told in [(1, False), (1000, True), (None, False)]:
+        found = listing([clip("a")], published=published)
+        summary = prepare(found, to=tmp_path / "m.jsonl", videos=root, check="none", extractor="rules")
+        assert any("do not compare with published ones" in note for note in summary.notes) == told
+
+
+def test_videos_elsewhere_are_named_by_their_absolute_path(names: Names, tmp_path: Path) -> None:
+    to = tmp_path / "far" / "m.jsonl"
+    prepare(listing([clip("a")]), to=to, videos=names("a.mp4"), check="none", extractor="rules")
+    assert Manifest(to).header.root == str(tmp_path / "videos")
+    assert Manifest(to).path_of(Manifest(to)[0]) == tmp_path / "videos" / "a.mp4"
+
+
+def test_processes_give_the_same_manifest(
+    video: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = video("a.mp4").parent
+    monkeypatch.setattr(common, "FEW_CLIPS", 0)
+    monkeypatch.setattr(common, "NOUN_CHUNK", 2)
+    rows = [
+        clip(f"c{k}", *(f"a dog number {j} and a cat" for j in range(k % 3 + 1)), names=("a",))
+        for k in range(9)
+    ]
+    for workers in (0, 1):
+        prepare(
+            listing(rows), to=tmp_path / f"{workers}.jsonl", videos=root, workers=workers, extractor="rules"
+        )
+    assert (tmp_path / "0.jsonl").read_bytes() == (tmp_path / "1.jsonl").read_bytes()
+    assert all(len(entry.captions) == len(entry.nouns) for entry in Manifest(tmp_path / "0.jsonl"))
+
+
+def test_unknown_extractor_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="choose one of"):
+        prepare(listing([]), to=tmp_path / "m.jsonl", videos=tmp_path, extractor="parser")
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["x", "y", "z"]))))
+def test_unique_ids(rows: list[tuple[str, str]]) -> None:
+    """As many ids as different rows; each repetition is refused."""
+    found = list(unique(clip(name, caption, place=str(k)) for k, (name, caption) in enumerate(rows)))
+    kept = [row for row in found if isinstance(row, Clip)]
+    assert len({row.id for row in kept}) == len(kept) == len(set(rows))
+    assert len(found) == len(rows)
+    assert all(row.id == name or row.id.startswith(f"{name}#") for row in kept for name in row.names)

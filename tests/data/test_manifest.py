@@ -1,0 +1,170 @@
+"""Manifests: what is written is read; what is damaged is named by its line."""
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from svilm.data.manifest import Entry, Header, Manifest, ManifestError, write_manifest
+
+HEADER = Header(
+    source="test", root="videos", official=3, protocol="a list", nouns="rules", struck=("x: missing",)
+)
+LINE = {"id": "a", "video": "a.mp4", "captions": ["a dog"], "nouns": [["dog"]]}
+
+
+def entry(name: str = "a", **more: Any) -> Entry:
+    return Entry(**{"id": name, "video": f"{name}.mp4", "captions": ("a dog",), "nouns": (("dog",),), **more})
+
+
+def written(path: Path, *lines: Any) -> Path:
+    """A manifest of a good header and these lines, as JSON unless they are text."""
+    header = {"svilm_manifest": 1, "source": "test", "root": ".", "official": 1}
+    texts = [line if isinstance(line, str) else json.dumps(line) for line in (header, *lines)]
+    path.write_text("".join(text + "\n" for text in texts))
+    return path
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+CAPTIONS = st.lists(st.tuples(TEXTS, st.lists(TEXTS, max_size=3).map(tuple)), max_size=3)
+SPANS = st.tuples(st.none() | st.floats(0, 1e6), st.none() | st.floats(1e-3, 1e6)).map(
+    lambda pair: (pair[0], None if pair[1] is None else (pair[0] or 0.0) + pair[1])
+)
+
+
+@given(st.lists(st.tuples(CAPTIONS, SPANS, st.lists(st.floats(0, 1e6), max_size=2).map(tuple)), max_size=5))
+def test_round_trip(tmp_path_factory: pytest.TempPathFactory, rows: list[Any]) -> None:
+    entries = [
+        Entry(
+            f"id {k}",
+            f"{k}.mp4",
+            tuple(c for c, _ in texts),
+            tuple(n for _, n in texts),
+            *times,
+            scene_changes=cuts,
+        )
+        for k, (texts, times, cuts) in enumerate(rows)
+    ]
+    path = tmp_path_factory.getbasetemp() / "round.jsonl"
+    assert write_manifest(path, HEADER, entries) == len(entries)
+    manifest = Manifest(path)
+    assert manifest.header == HEADER
+    assert list(manifest) == entries and len(manifest) == len(entries)
+    assert all(manifest[k] == manifest[k - len(entries)] == entries[k] for k in range(len(entries)))
+
+
+def test_index_beyond_the_end(tmp_path: Path) -> None:
+    write_manifest(tmp_path / "m.jsonl", HEADER, [entry()])
+    for index in (1, -2):
+        with pytest.raises(IndexError, match="has 1 entries"):
+            Manifest(tmp_path / "m.jsonl")[index]
+
+
+def test_pickling_opens_the_file_again(tmp_path: Path) -> None:
+    write_manifest(tmp_path / "m.jsonl", HEADER, [entry(), entry("b")])
+    manifest = Manifest(tmp_path / "m.jsonl")
+    data = pickle.dumps(manifest)
+    assert len(data) < 1000
+    assert list(pickle.loads(data)) == list(manifest)
+
+
+def test_a_cut_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    write_manifest(path, HEADER, [entry(), entry("b")])
+    content = path.read_bytes()
+    for size in range(len(content)):
+        path.write_bytes(content[:size])
+        if content[:size].endswith(b"\n"):
+            assert len(Manifest(path)) < 2  # cut between lines: only the header's counts can tell
+        else:
+            with pytest.raises(ManifestError, match=r"m\.jsonl: (empty file|last line has no end)"):
+                Manifest(path)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="no such manifest; make one with `svilm prepare`"):
+        Manifest(tmp_path / "m.jsonl")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "not json",
+        "[1]",
+        '{"id": "a"',
+        '{"start": ' + "9" * 5000 + "}",
+        "[" * 100_000,
+        {**LINE, "vidoe": "a.mp4"},
+        {k: v for k, v in LINE.items() if k != "captions"},
+        {**LINE, "id": ""},
+        {**LINE, "id": 5},
+        {**LINE, "video": "a\0.mp4"},
+        {**LINE, "captions": "a dog", "nouns": "a dog"},
+        {**LINE, "captions": [5]},
+        {**LINE, "nouns": [[5]]},
+        {**LINE, "nouns": []},
+        {**LINE, "start": -1},
+        {**LINE, "start": "0"},
+        {**LINE, "start": True},
+        {**LINE, "start": 5, "end": 5},
+        {**LINE, "end": float("nan")},
+        {**LINE, "end": float("inf")},
+        {**LINE, "scene_changes": ["1"]},
+    ],
+)
+def test_a_bad_line_is_named(tmp_path: Path, line: Any) -> None:
+    manifest = Manifest(written(tmp_path / "m.jsonl", LINE, line, {**LINE, "id": "c"}))
+    assert manifest[0].id == "a" and manifest[2].id == "c"
+    with pytest.raises(ManifestError, match=r"m\.jsonl: line 3"):
+        manifest[1]
+
+
+def test_an_unknown_field_is_named_with_those_there_are(tmp_path: Path) -> None:
+    manifest = Manifest(written(tmp_path / "m.jsonl", {**LINE, "vidoe": "x"}))
+    with pytest.raises(ManifestError, match=r"line 2 has unknown field 'vidoe'; known: .*'video'"):
+        manifest[0]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        '{"svilm_manifest": 2}',
+        "{}",
+        '{"svilm_manifest": 1, "source": "x"}',
+        '{"svilm_manifest": 1, "a": 1}',
+        "x",
+    ],
+)
+def test_another_header_is_refused(tmp_path: Path, header: str) -> None:
+    (tmp_path / "m.jsonl").write_text(header + "\n")
+    with pytest.raises(ManifestError, match=r"m\.jsonl: line 1"):
+        Manifest(tmp_path / "m.jsonl")
+
+
+@pytest.mark.parametrize("video", ["../x.mp4", "/etc/passwd", "a/../../x.mp4", "http:../../../x.mp4"])
+def test_paths_stay_inside_the_root(tmp_path: Path, video: str) -> None:
+    manifest = Manifest(written(tmp_path / "m.jsonl", {**LINE, "video": video}))
+    with pytest.raises(ManifestError, match="lies outside"):
+        manifest.path_of(manifest[0])
+
+
+def test_the_root_is_relative_to_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in").mkdir()
+    write_manifest(tmp_path / "in" / "m.jsonl", HEADER, [entry(video="sub/a: 1.mp4")])
+    monkeypatch.chdir(tmp_path)
+    manifest = Manifest("in/m.jsonl")
+    assert manifest.path_of(manifest[0]) == tmp_path / "in" / "videos" / "sub" / "a: 1.mp4"
+
+
+def test_a_double_id_writes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    write_manifest(path, HEADER, [entry()])
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="id 'b' occurs twice"):
+        write_manifest(path, HEADER, [entry("b"), entry("b")])
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["m.jsonl"]
