@@ -3,10 +3,9 @@
 import os
 import random
 import shutil
+from pathlib import Path
 
-os.environ["HF_HUB_OFFLINE"] = (
-    "1"  # before huggingface_hub is imported: a test that asks the hub fails at once
-)
+os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: a test that asks the hub fails at once
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
@@ -39,3 +38,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.filterwarnings("ignore::DeprecationWarning"))
             if reason:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small drawn world with all its files."""
+    from svilm.data.world import draw_world
+
+    folder = tmp_path_factory.mktemp("drawn") / "world"
+    draw_world(folder, clips=48, test_clips=12, untrimmed=1, workers=1)
+    return folder

@@ -54,12 +54,8 @@ class Run(Config):
 
 
 def test_override_changes_only_what_is_named() -> None:
-    run = override(
-        Run(), ["optim.lr=0.5", "data=/videos/train.jsonl", "optim.name=adamw", "optim.betas=[0, 1]"]
-    )
-    assert run == Run(
-        data=Path("/videos/train.jsonl"), optim=Optim(lr=0.5, betas=(0.0, 1.0), name="adamw"), title="x"
-    )
+    run = override(Run(), ["optim.lr=0.5", "data=/videos/train.jsonl", "optim.name=adamw", "optim.betas=[0, 1]"])
+    assert run == Run(data=Path("/videos/train.jsonl"), optim=Optim(lr=0.5, betas=(0.0, 1.0), name="adamw"), title="x")
 
 
 def test_settings_are_checked_together_and_not_one_by_one() -> None:

@@ -16,9 +16,7 @@ def by_name(findings: list[Finding]) -> dict[str, Finding]:
 
 
 def test_the_whole_examination_finds_that_this_machine_can_train(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(
-        doctor.PROBES, "transformers", ""
-    )  # its import alone takes longer than all other tests here
+    monkeypatch.setitem(doctor.PROBES, "transformers", "")  # its import alone takes longer than all other tests here
     report = examine()
     assert report.ok, describe(report)
     assert {"video", "words", "machine", "weights"} <= set(report.topics)
@@ -28,9 +26,7 @@ def test_the_whole_examination_finds_that_this_machine_can_train(monkeypatch: py
 
 
 def test_the_doctor_itself_loads_no_heavy_library() -> None:
-    code = (
-        "import sys, svilm.doctor; print(sorted({'torch', 'transformers', 'av', 'numpy'} & set(sys.modules)))"
-    )
+    code = "import sys, svilm.doctor; print(sorted({'torch', 'transformers', 'av', 'numpy'} & set(sys.modules)))"
     assert probe(code) == Answer(True, "[]")
 
 
@@ -139,9 +135,7 @@ def test_gpus_are_listed_with_memory_and_bf16() -> None:
 
 
 @pytest.mark.parametrize(("cuda", "why"), [(None, "this torch is a CPU build"), ("13.0", "does not see it")])
-def test_a_gpu_that_torch_does_not_see_is_a_clash(
-    cuda: str | None, why: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gpu_that_torch_does_not_see_is_a_clash(cuda: str | None, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = Answer(True, json.dumps({"cuda": cuda, "gpus": [], "mps": False}))
     monkeypatch.setattr("shutil.which", lambda name: None)
     assert doctor.devices(answer)[0].state == "missing"
@@ -185,9 +179,7 @@ def test_limits_of_containers_are_read(
     assert doctor._memory_bytes(tmp_path) == memory
 
 
-def test_more_threads_than_the_container_may_use_is_a_clash(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_more_threads_than_the_container_may_use_is_a_clash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     groups = tmp_path / "sys/fs/cgroup"
     groups.mkdir(parents=True)
     (groups / "cpu.max").write_text("50000 100000")

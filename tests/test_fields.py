@@ -60,20 +60,13 @@ def analyse(modules: Mapping[str, str]) -> Sources:
 def unread(modules: Mapping[str, str]) -> list[str]:
     """Fields that no code reads, as Class.field."""
     known = analyse(modules)
-    return [
-        f"{name}.{each}"
-        for name in known.fields
-        for each in known.fields[name]
-        if (name, each) not in known.reads
-    ]
+    return [f"{name}.{each}" for name in known.fields for each in known.fields[name] if (name, each) not in known.reads]
 
 
 def unexplained(modules: Mapping[str, str]) -> list[str]:
     """Fields without a docstring, as Class.field."""
     known = analyse(modules)
-    return [
-        f"{name}.{each}" for name in known.fields for each, said in known.fields[name].items() if not said
-    ]
+    return [f"{name}.{each}" for name in known.fields for each, said in known.fields[name].items() if not said]
 
 
 def _fields(node: ast.ClassDef) -> Iterator[tuple[str, bool]]:
@@ -81,9 +74,7 @@ def _fields(node: ast.ClassDef) -> Iterator[tuple[str, bool]]:
         if not isinstance(statement, ast.AnnAssign) or "ClassVar" in ast.unparse(statement.annotation):
             continue
         name = ast.unparse(statement.target)
-        text = (
-            isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and str(after.value.value)
-        )
+        text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and str(after.value.value)
         if not name.startswith("_"):
             yield name, bool(text and text.strip())
 
@@ -127,9 +118,7 @@ def _bind(node: ast.AST, names: Names, known: Sources) -> None:
         for target in node.targets:
             _give(target, node.value, _holds(node.value, names, known), names, known)
     elif isinstance(node, ast.AnnAssign):
-        held = _mentioned(node.annotation, known) | (
-            _holds(node.value, names, known) if node.value else set()
-        )
+        held = _mentioned(node.annotation, known) | (_holds(node.value, names, known) if node.value else set())
         _give(node.target, node.value, held, names, known)
         if isinstance(node.target, ast.Name):  # a field of some record, or a variable
             known.attributes[node.target.id] |= held

@@ -29,9 +29,7 @@ NEIGHBOURS = (0, 4, 6)
 def modules_under(folder: Path) -> dict[str, str]:
     """Source text by dotted name below svilm: "losses", "data.decode", "data.__init__" for a folder's own."""
     paths = sorted(folder.rglob("*.py"))
-    return {
-        ".".join(path.relative_to(folder).with_suffix("").parts): path.read_text("utf-8") for path in paths
-    }
+    return {".".join(path.relative_to(folder).with_suffix("").parts): path.read_text("utf-8") for path in paths}
 
 
 def problems(modules: Mapping[str, str]) -> list[str]:
@@ -40,8 +38,7 @@ def problems(modules: Mapping[str, str]) -> list[str]:
     homeless = sorted({_room(name) for name in modules} - floor_of.keys())
     if homeless:
         return [
-            f"{room} has no floor: add it to FLOORS in tests/test_floors.py and to docs/tour.md"
-            for room in homeless
+            f"{room} has no floor: add it to FLOORS in tests/test_floors.py and to docs/tour.md" for room in homeless
         ]
     found = []
     imports = {name: _imports(name, text, modules) for name, text in modules.items()}
@@ -49,15 +46,11 @@ def problems(modules: Mapping[str, str]) -> list[str]:
         for target in sorted(targets):
             here, there = _room(name), _room(target)
             if floor_of[there] > floor_of[here]:
-                found.append(
-                    f"{name} (floor {floor_of[here]}) imports {target} from floor {floor_of[there]} above it"
-                )
+                found.append(f"{name} (floor {floor_of[here]}) imports {target} from floor {floor_of[there]} above it")
             elif here != there and floor_of[here] == floor_of[there] not in NEIGHBOURS:
                 found.append(f"{name} imports {target} from its neighbour; {here} and {there} do not meet")
             elif here == there == "tasks" and target not in ("tasks.common", "tasks.__init__"):
-                found.append(
-                    f"{name} imports {target}; a task never imports another, share through tasks.common"
-                )
+                found.append(f"{name} imports {target}; a task never imports another, share through tasks.common")
     circle = _circle(imports)
     if circle:
         found.append(f"a circle of imports: {' -> '.join(circle)}")
@@ -130,9 +123,7 @@ def test_imports_go_down() -> None:
 
 
 def test_the_sources_were_found() -> None:
-    imports = {
-        name: _imports(name, text, modules_under(SOURCE)) for name, text in modules_under(SOURCE).items()
-    }
+    imports = {name: _imports(name, text, modules_under(SOURCE)) for name, text in modules_under(SOURCE).items()}
     assert "types" in imports["data.augment"]
     assert sum(map(len, imports.values())) > 20
 

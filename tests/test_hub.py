@@ -127,9 +127,7 @@ def test_names_that_no_model_can_have(name):
         local_folder(name, ["config.json"])
 
 
-@pytest.mark.parametrize(
-    ("status", "answers"), [(200, True), (302, True), (401, True), (503, False), (None, False)]
-)
+@pytest.mark.parametrize(("status", "answers"), [(200, True), (302, True), (401, True), (503, False), (None, False)])
 def test_any_answer_but_a_failure_is_a_sign_of_life(monkeypatch, status, answers):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(hub, "PATIENCE_SECONDS", 0.3 if status is None else 30.0)
@@ -161,11 +159,11 @@ def test_a_slow_name_server_is_not_waited_for(monkeypatch):
 
 
 def test_a_silent_hub_is_asked_once_a_minute(monkeypatch):
-    questions, now = [], 1000.0
+    questions, clock = [], iter([1000.0, 1000.5, 1060.0, 1061.0, 1061.5])
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(hub, "_answers", lambda address: bool(questions.append(address)))
-    monkeypatch.setattr(hub.time, "monotonic", lambda: now)
-    for now, count in ((1000.0, 1), (1059.0, 1), (1061.0, 2)):
+    monkeypatch.setattr(hub.time, "monotonic", lambda: next(clock))
+    for count in (1, 1, 2):
         with pytest.raises(HubError, match="did not answer"):
             local_folder("some/model", ["config.json"])
         assert len(questions) == count
@@ -180,5 +178,5 @@ def test_a_download_that_fails_says_why(monkeypatch, asked):
         raise OSError("no space left on device")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    with pytest.raises(HubError, match="'some/model' .* could not be fetched from the hub: no space left"):
+    with pytest.raises(HubError, match=r"'some/model' .* could not be fetched from the hub: no space left"):
         local_folder("some/model", ["config.json"])

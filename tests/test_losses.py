@@ -105,9 +105,7 @@ def _slow_grounding(groups: Tensor, nouns: Tensor, mask: Tensor, temperature: fl
     return result
 
 
-def _slow_contrastive(
-    similarity: Tensor, targets: Tensor, temperature: float, exclude: Tensor | None = None
-) -> float:
+def _slow_contrastive(similarity: Tensor, targets: Tensor, temperature: float, exclude: Tensor | None = None) -> float:
     batch = len(similarity)
     total = 0.0
     for transposed in (False, True):
@@ -139,9 +137,7 @@ def test_temporal_grouping_equals_the_slow_one(batch, steps, places, width, temp
 def test_assignment_equals_the_slow_one_with_the_foreground_in_column_1():
     tokens = _random(3, 5, 4, 6)
     mask = torch.tensor([[0, 1, 1, 1, 0], [1, 1, 1, 1, 0], [0, 0, 1, 1, 1]], dtype=torch.bool)
-    expected = torch.tensor(
-        [_slow_assignment(tokens[i], mask[i], 0.1) for i in range(3)], dtype=torch.float64
-    )
+    expected = torch.tensor([_slow_assignment(tokens[i], mask[i], 0.1) for i in range(3)], dtype=torch.float64)
     torch.testing.assert_close(temporal_assignment(tokens.mean(dim=2), mask, 0.1), expected)
 
     two_scenes = torch.eye(2)[mask.long()]  # background steps are (1, 0), foreground steps (0, 1)
@@ -236,9 +232,7 @@ def test_excluded_pairs_get_no_gradient_and_positives_cannot_be_excluded():
 def test_instance_similarity_is_the_cosine():
     video, caption = _random(3, 5), _random(4, 5)
     expected = [[_cosine(v.tolist(), c.tolist()) for c in caption] for v in video]
-    torch.testing.assert_close(
-        instance_similarity(video, caption), torch.tensor(expected, dtype=torch.float64)
-    )
+    torch.testing.assert_close(instance_similarity(video, caption), torch.tensor(expected, dtype=torch.float64))
 
 
 # Gradients ------------------------------------------------------------------------------------------------
@@ -249,9 +243,7 @@ def test_gradient_of_temporal_grouping(kind):
     tokens = _random(3, 4, 2, 3).requires_grad_()
     temperature = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
     mask = torch.tensor([[0, 1, 1, 0], [1, 1, 1, 1], [1, 1, 1, 0]], dtype=torch.bool)
-    assert torch.autograd.gradcheck(
-        lambda z, t: temporal_grouping_loss(z, mask, t, kind), (tokens, temperature)
-    )
+    assert torch.autograd.gradcheck(lambda z, t: temporal_grouping_loss(z, mask, t, kind), (tokens, temperature))
 
 
 def test_gradient_of_grounding_and_of_the_contrastive_loss():
@@ -368,9 +360,7 @@ def test_autocast_does_not_lower_the_precision():
     assert grouping.item() == pytest.approx(temporal_grouping_loss(tokens, mask, 0.1).item(), rel=1e-5)
     exact = grounding_similarity(groups, nouns, noun_mask, 0.1)
     torch.testing.assert_close(grounding.double(), exact, atol=1e-6, rtol=0)
-    torch.testing.assert_close(
-        instance.double(), instance_similarity(groups[0], nouns[:, 0]), atol=1e-6, rtol=0
-    )
+    torch.testing.assert_close(instance.double(), instance_similarity(groups[0], nouns[:, 0]), atol=1e-6, rtol=0)
 
 
 def test_a_vector_without_direction_gets_no_gradient_and_scale_does_not_matter():

@@ -178,9 +178,7 @@ def _rank_program(folder: Path) -> None:
     loss = toy.loss(slice(me * part, (me + 1) * part), gather_with_gradient)
     loss.backward()
     all_reduce_gradients(toy.parameters())
-    mixed = [
-        nn.Parameter(torch.zeros(3, dtype=dtype)) for dtype in (torch.float32, torch.float64, torch.bfloat16)
-    ]
+    mixed = [nn.Parameter(torch.zeros(3, dtype=dtype)) for dtype in (torch.float32, torch.float64, torch.bfloat16)]
     for parameter in mixed:
         parameter.grad = torch.full_like(parameter, me)
     all_reduce_gradients(mixed)
@@ -205,15 +203,11 @@ def _start_ranks(folder: Path) -> None:
     for world in (2, 4):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            os.environ.update(
-                MASTER_ADDR="127.0.0.1", MASTER_PORT=str(probe.getsockname()[1]), WORLD_SIZE=str(world)
-            )
+            os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(probe.getsockname()[1]), WORLD_SIZE=str(world))
         processes = []
         for number in range(world):
             os.environ.update(RANK=str(number), LOCAL_RANK=str(number))
-            process = multiprocessing.get_context(start).Process(
-                target=_rank_program, args=(folder / str(world),)
-            )
+            process = multiprocessing.get_context(start).Process(target=_rank_program, args=(folder / str(world),))
             process.start()
             processes.append(process)
         for process in processes:

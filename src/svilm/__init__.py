@@ -1,10 +1,10 @@
 """S-ViLM: structured video-language modeling with temporal grouping and spatial grounding.
 
-    model = svilm.load("runs/demo")                      # a run, a saved model, or a Hugging Face id
-    video = model.encode_video("clip.mp4")               # (1, E), unit length
-    text = model.encode_text(["a red circle spins"])     # (1, E)
-    similarity = text @ video.T
-    heat = model.ground("clip.mp4", "red circle").heat   # (T, H, W), 0 to 1
+model = svilm.load("runs/demo")                      # a run, a saved model, or a Hugging Face id
+video = model.encode_video("clip.mp4")               # (1, E), unit length
+text = model.encode_text(["a red circle spins"])     # (1, E)
+similarity = text @ video.T
+heat = model.ground("clip.mp4", "red circle").heat   # (T, H, W), 0 to 1
 """
 
 from typing import TYPE_CHECKING, Any

@@ -270,9 +270,7 @@ def video(answer: Answer | None) -> list[Finding]:
     if facts["x264"]:
         findings.append(Finding("libx264", "ok", "writes H.264, for the drawn world"))
     else:
-        findings.append(
-            Finding("libx264", "missing", "no H.264 can be written; the drawn world needs it", again)
-        )
+        findings.append(Finding("libx264", "missing", "no H.264 can be written; the drawn world needs it", again))
     program = shutil.which("ffmpeg")
     if program:
         return [*findings, Finding("ffmpeg program", "ok", program)]
@@ -312,9 +310,7 @@ def machine(root: Path) -> list[Finding]:
     shared = Path("/dev/shm")
     if shared.is_dir() and (size := shutil.disk_usage(shared).total) < GIB:
         detail = f"only {size / GIB:.2f} GiB for the frames that loader processes hand over"
-        findings.append(
-            Finding("/dev/shm", "clash", detail, "docker run --shm-size 8g, or --set data.workers=0")
-        )
+        findings.append(Finding("/dev/shm", "clash", detail, "docker run --shm-size 8g, or --set data.workers=0"))
     free = shutil.disk_usage(Path.cwd()).free
     findings.append(Finding("disk", "ok", f"{free / GIB:.0f} GiB free in {Path.cwd()}"))
     return findings
@@ -361,12 +357,8 @@ def devices(answer: Answer | None) -> list[Finding]:
             for number, (name, size, bf16) in enumerate(facts["gpus"])
         ]
     if shutil.which("nvidia-smi"):
-        why = (
-            f"torch's CUDA {facts['cuda']} does not see it" if facts["cuda"] else "this torch is a CPU build"
-        )
-        remedy = (
-            "see the driver with nvidia-smi, and take torch for it: https://pytorch.org/get-started/locally"
-        )
+        why = f"torch's CUDA {facts['cuda']} does not see it" if facts["cuda"] else "this torch is a CPU build"
+        remedy = "see the driver with nvidia-smi, and take torch for it: https://pytorch.org/get-started/locally"
         return [Finding("GPU", "clash", f"there seems to be one, but {why}", remedy)]
     return [Finding("GPU", "missing", "training runs on the processor: fine for the demo")]
 
@@ -378,11 +370,7 @@ def compiler() -> Finding:
     if found and headers.is_file():
         return Finding("torch.compile", "ok", f"with {found}")
     lacks = f"no {headers}" if found else "no C++ compiler"
-    remedy = (
-        f"{INSTALL} python{sys.version_info.major}.{sys.version_info.minor}-dev"
-        if found
-        else f"{INSTALL} g++"
-    )
+    remedy = f"{INSTALL} python{sys.version_info.major}.{sys.version_info.minor}-dev" if found else f"{INSTALL} g++"
     return Finding("torch.compile", "missing", f"{lacks}; only --set training.compile=true needs it", remedy)
 
 

@@ -312,9 +312,7 @@ def evenly(count: int, most: int = MOST_FRAMES) -> Int[np.ndarray, " chosen"]:
     return chosen_frames(np.ones(count, dtype=bool), most)
 
 
-def with_heat(
-    frames: Pictures, heat: Float[np.ndarray, "frames high wide"], opacity: float = 0.7
-) -> Pictures:
+def with_heat(frames: Pictures, heat: Float[np.ndarray, "frames high wide"], opacity: float = 0.7) -> Pictures:
     """Frames in grey with ``heat`` (0 to 1) over them: cold places stay grey, the hottest are yellow."""
     from matplotlib import colormaps
 

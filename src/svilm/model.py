@@ -115,7 +115,7 @@ class SViLM:
         self, videos: VideoLike | Sequence[VideoLike], start: float | None = None, end: float | None = None
     ) -> VideoFeatures:
         """All features of one video or several: clip vector, group tokens, video tokens and assignment."""
-        many = videos if isinstance(videos, (list, tuple)) else [videos]
+        many: Sequence[VideoLike] = [videos] if isinstance(videos, (str, Path, np.ndarray, Tensor)) else videos
         clips = torch.stack([self._frames(video, start, end)[0] for video in many])
         return self.encoder.encode_video(clips.to(self.device))
 
@@ -175,9 +175,7 @@ class SViLM:
             return clip.frames, clip.seconds
         frames = torch.as_tensor(video)
         if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != torch.uint8 or not len(frames):
-            raise ValueError(
-                f"frames must be uint8 of shape (T, H, W, 3), got {frames.dtype} of {tuple(frames.shape)}"
-            )
+            raise ValueError(f"frames must be uint8 of shape (T, H, W, 3), got {frames.dtype} of {tuple(frames.shape)}")
         chosen = ((torch.arange(sampling.num_frames) + 0.5) * len(frames) / sampling.num_frames).long()
         resized = F.interpolate(
             frames[chosen].permute(0, 3, 1, 2).float(), (sampling.size, sampling.size), mode="bilinear", antialias=True

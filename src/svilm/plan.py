@@ -44,7 +44,10 @@ def plan(run: Run) -> Plan:
         c, s = run.model.video, run.data.sampling
         video = torch.zeros((1, s.num_frames, s.size, s.size, 3), dtype=torch.uint8)
         texts, length = 1 + run.data.language.nouns, run.data.language.max_length
-        ids, mask = torch.zeros((texts, length), dtype=torch.long), torch.ones((texts, length), dtype=torch.bool)
+        ids, mask = (
+            torch.zeros((texts, length), dtype=torch.long),
+            torch.ones((texts, length), dtype=torch.bool),
+        )
         with torch.no_grad(), FlopCounterMode(display=False) as video_counter:
             encoder.encode_video(video)
         with torch.no_grad(), FlopCounterMode(display=False) as text_counter:
@@ -52,7 +55,9 @@ def plan(run: Run) -> Plan:
         saved = _saved_bytes(encoder, video, ids, mask)
     parts: dict[str, int] = {}
     for name, parameter in encoder.named_parameters():
-        part = "grouping" if "group" in name else name.split(".")[0]
+        part = "grouping" if "group" in name else "projections" if "projection" in name else name.split(".")[0]
+        if "log_scale" in name:
+            continue  # two numbers
         parts[part] = parts.get(part, 0) + parameter.numel()
     weights = sum(parts.values())
     copies = {"sgd": 3, "adamw": 4}[run.optim.optimizer] + (1 if run.training.average else 0)
@@ -60,8 +65,8 @@ def plan(run: Run) -> Plan:
     return Plan(
         parameters=parts,
         grid=(s.num_frames // c.tubelet[0], s.size // c.tubelet[1], s.size // c.tubelet[2]),
-        video_flops=video_counter.get_total_flops(),
-        text_flops=text_counter.get_total_flops(),
+        video_flops=float(video_counter.get_total_flops()),
+        text_flops=float(text_counter.get_total_flops()),
         state_bytes=4 * weights * copies,
         activation_bytes=saved // (2 if run.training.precision == "bf16" else 1),
         clips=clips,
@@ -115,13 +120,18 @@ def describe_plan(run: Run, folder: Path, ranks: tuple[int, ...] = (1, 8, 32)) -
 
 
 def _saved_bytes(encoder: nn.Module, video: Tensor, ids: Tensor, mask: Tensor) -> int:
-    """Bytes that autograd keeps for one clip, weights left out, each storage once."""
+    """Bytes that autograd keeps for one clip, weights left out, each storage once.
+
+    Attention maps are left out too: fused attention, which GPUs use, keeps none (the meta device has only the
+    plain form, which does).
+    """
     weights = {parameter.untyped_storage()._cdata for parameter in encoder.parameters()}
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage._cdata not in weights:
+        is_map = tensor.ndim >= 3 and tensor.shape[-1] == tensor.shape[-2]
+        if storage._cdata not in weights and not is_map:
             kept[storage._cdata] = storage.nbytes()
         return tensor
 

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pydantic import Field
@@ -17,8 +17,8 @@ from svilm.config import Config, ConfigError, build, settings
 from svilm.data.language import Tokenizer
 from svilm.data.loader import Data, training_batches
 from svilm.data.manifest import Manifest
-from svilm.engine.trainer import Training, train
 from svilm.engine.optim import Optim
+from svilm.engine.trainer import Training, train
 from svilm.model import ModelConfig, SViLM
 from svilm.models.dual import DualEncoder, DualEncoderConfig
 from svilm.models.weights import load_text, load_video
@@ -118,24 +118,32 @@ def execute(run: Run, folder: Path) -> dict[str, float]:
 
         def batches(start: int, stop: int) -> Iterable[Batch]:
             return training_batches(
-                manifest, run.data, tokenizer, seed=run.seed, start=start, stop=stop, pin=device.type == "cuda"
+                manifest,
+                run.data,
+                tokenizer,
+                seed=run.seed,
+                start=start,
+                stop=stop,
+                pin=device.type == "cuda",
             )
 
-        trained = train(
-            encoder,
-            PretrainTask(run.task).to(device),
-            batches,
-            training=run.training,
-            optim=run.optim,
-            steps=steps,
-            seed=run.seed,
-            device=device,
-            folder=folder,
-            skip_budget=run.data.skip_budget,
-            first_batch=lambda batch: _draw_first_batch(batch, folder),
-            evaluate=lambda model: _joined(evaluations(run, model, tokenizer)),
+        trained = cast(
+            DualEncoder,
+            train(
+                encoder,
+                PretrainTask(run.task).to(device),
+                batches,
+                training=run.training,
+                optim=run.optim,
+                steps=steps,
+                seed=run.seed,
+                device=device,
+                folder=folder,
+                skip_budget=run.data.skip_budget,
+                first_batch=lambda batch: _draw_first_batch(batch, folder),
+                evaluate=lambda model: _joined(evaluations(run, cast(DualEncoder, model), tokenizer)),
+            ),
         )
-        assert isinstance(trained, DualEncoder)
         if rank() == 0:
             SViLM(trained, tokenizer, run.model_config_of()).save_pretrained(folder / "model", _card(run))
         return evaluate(run, trained, folder)
@@ -146,7 +154,7 @@ def execute(run: Run, folder: Path) -> dict[str, float]:
 def evaluate(run: Run, model: DualEncoder, folder: Path) -> dict[str, float]:
     """Score a trained model beside an untrained one of the same shape; writes and returns scores.json.
 
-    The untrained scores have names such as ``retrieval_untrained/...``; protocols.json says how each family was computed.
+    The untrained scores have names such as ``retrieval_untrained/...``; protocols.json says how each was computed.
     """
     tokenizer = Tokenizer.load(folder)
     untrained = initial_encoder(run.model_copy(update={"start": Start()})).to(next(model.parameters()).device)
@@ -203,7 +211,7 @@ def initial_encoder(run: Run) -> DualEncoder:
     for part, load in (("video", load_video), ("text", load_text)):
         source = getattr(run.start, part)
         if source:
-            report = load(getattr(encoder, part), source)  # type: ignore[operator]
+            report = load(getattr(encoder, part), source)
             if rank() == 0:
                 print(report, file=sys.stderr)
     return encoder
@@ -307,5 +315,3 @@ def _required(value: str, name: str) -> str:
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:
     path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-
-

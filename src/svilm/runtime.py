@@ -33,9 +33,7 @@ def device_for(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ValueError(
-            f"no device {name!r}; use auto, cpu, cuda, cuda:0 (or another number), mps"
-        ) from None
+        raise ValueError(f"no device {name!r}; use auto, cpu, cuda, cuda:0 (or another number), mps") from None
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
@@ -75,9 +73,7 @@ def init_distributed(device: torch.device, timeout_minutes: float = 30.0) -> Non
         return
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
-        raise ValueError(
-            f"WORLD_SIZE is set but {', '.join(missing)} is not; start several processes with torchrun"
-        )
+        raise ValueError(f"WORLD_SIZE is set but {', '.join(missing)} is not; start several processes with torchrun")
     backend = "gloo"
     if device.type == "cuda":
         torch.cuda.set_device(device)

@@ -80,7 +80,8 @@ class Batch:
 
     def __repr__(self) -> str:
         video = "x".join(str(n) for n in self.video.shape)
-        return f"Batch({len(self)} clips, video {video}, {self.text_ids.shape[0]} texts, paste={self.paste is not None})"
+        pasted = "" if self.paste is None else ", cut and pasted"
+        return f"Batch({len(self)} clips, video {video}, {self.text_ids.shape[0]} texts{pasted})"
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with every tensor on ``device``."""

@@ -52,9 +52,7 @@ def clips(tmp_path: Path) -> Path:
 
 
 def test_folder(clips: Path) -> None:
-    code, text, _ = run(
-        "folder", clips / "clips.csv", "--to", clips / "m.jsonl", "--workers", 0, "--nouns", "rules"
-    )
+    code, text, _ = run("folder", clips / "clips.csv", "--to", clips / "m.jsonl", "--workers", 0, "--nouns", "rules")
     assert code == 0
     assert "1 x video not found: line 3 (b.mp4)" in text
     (entry,) = Manifest(clips / "m.jsonl")
@@ -80,10 +78,9 @@ def test_help_needs_no_heavy_library() -> None:
     code = (
         "import sys\nfrom svilm.cli.prepare import app\n"
         "try: app(['folder', '--help'])\nexcept SystemExit: pass\n"
-        "print([name for name in ('torch', 'numpy', 'av', 'spacy', 'textblob', 'nltk', 'lemminflect') if name in sys.modules])"
+        "heavy = ('torch', 'numpy', 'av', 'spacy', 'textblob', 'nltk', 'lemminflect')\n"
+        "print([name for name in heavy if name in sys.modules])"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    result = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert result.stdout.strip().endswith("[]")

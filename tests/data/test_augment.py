@@ -129,9 +129,7 @@ def test_pixels_come_from_the_right_clip_at_the_same_time(dtype, frames_per_step
 
 
 @settings(max_examples=30, deadline=None)
-@given(
-    st.integers(1, 9), st.integers(1, 9), st.sampled_from([0, 2, 3]), st.floats(0, 1), st.integers(0, 1000)
-)
+@given(st.integers(1, 9), st.integers(1, 9), st.sampled_from([0, 2, 3]), st.floats(0, 1), st.integers(0, 1000))
 def test_targets_are_equation_5(batch, steps, block, probability, seed):
     paste = sample_paste(batch, steps, CutPaste(block=block, probability=probability), _generator(seed))
     expected = torch.zeros(batch, batch)

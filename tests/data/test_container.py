@@ -128,9 +128,7 @@ def test_limits(good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert refusal(good).reason == "too_large"
 
 
-def test_a_lying_header_does_not_get_round_the_pixel_limit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lying_header_does_not_get_round_the_pixel_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video(tmp_path / "bomb.mov", 1, width=128, height=96, codec="png", pixels="rgb24")
     data = path.read_bytes()
     assert data.count(bytes.fromhex("00800060")) == 1  # width and height in the sample description

@@ -127,9 +127,7 @@ def test_seeks_only_when_that_skips_decoding(
         seek(self, pts)
 
     monkeypatch.setattr(OpenVideo, "seek", watched)
-    monkeypatch.setattr(
-        "svilm.data.decode._Reader.read_all", None
-    )  # the second attempt would hide a bad seek
+    monkeypatch.setattr("svilm.data.decode._Reader.read_all", None)  # the second attempt would hide a bad seek
     assert read_numbers(read_frames(index, numbers)) == numbers
     assert seeks == expected
 
@@ -217,10 +215,8 @@ def test_display_matrix(name: str, tmp_path: Path) -> None:
     assert np.abs(frames.astype(int) - expected).mean() < 3  # both were compressed, each in its own direction
 
 
-@pytest.mark.parametrize("matrix", [(0, 0, 0, 0), (1, 1, -1, 1)])
-def test_matrices_that_are_no_quarter_turn_are_left_alone(
-    matrix: tuple[int, int, int, int], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("matrix", [(0, 0, 0, 0), (-1, 1, -1, -1)])
+def test_matrices_that_are_no_quarter_turn_are_left_alone(matrix: tuple[int, int, int, int], tmp_path: Path) -> None:
     index = index_video(set_display_matrix(write_video(tmp_path / "skewed.mp4", 4), *matrix))
     assert (index.width, index.height) == (64, 48)
     assert read_numbers(read_frames(index, range(4))) == [0, 1, 2, 3]
@@ -235,9 +231,7 @@ def test_orientation_from_a_cameras_exif(tag: int, turns: int, tmp_path: Path) -
         return jpeg[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + jpeg[2:]
 
     path = tmp_path / "camera.mov"
-    write_video(
-        path, 3, codec="mjpeg", pixels="yuvj420p", turn=lambda p: np.rot90(p, turns), change_packet=insert
-    )
+    write_video(path, 3, codec="mjpeg", pixels="yuvj420p", turn=lambda p: np.rot90(p, turns), change_packet=insert)
     index = index_video(path)
     assert (index.width, index.height) == (64, 48)
     assert read_numbers(read_frames(index, range(3))) == [0, 1, 2]
@@ -291,9 +285,7 @@ def test_shrinking_does_not_alias(tmp_path: Path) -> None:
         picture[:, ::2], picture[:, 1::2] = 0, 200
         return picture
 
-    index = index_video(
-        write_video(tmp_path / "stripes.mkv", 1, width=256, height=192, turn=stripes, **LOSSLESS)
-    )
+    index = index_video(write_video(tmp_path / "stripes.mkv", 1, width=256, height=192, turn=stripes, **LOSSLESS))
     small = read_frames(index, [0], resize=48)[0, 4:-4, 4:-4].astype(int)
     assert np.abs(small - 100).max() < 12
 

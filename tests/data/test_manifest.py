@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from svilm.data.manifest import Entry, Header, Manifest, ManifestError, write_manifest
 
-HEADER = Header(
-    source="test", root="videos", official=3, protocol="a list", nouns="rules", struck=("x: missing",)
-)
+HEADER = Header(source="test", root="videos", official=3, protocol="a list", nouns="rules", struck=("x: missing",))
 LINE = {"id": "a", "video": "a.mp4", "captions": ["a dog"], "nouns": [["dog"]]}
 
 
@@ -36,6 +34,7 @@ SPANS = st.tuples(st.none() | st.floats(0, 1e6), st.none() | st.floats(1e-3, 1e6
 )
 
 
+@settings(max_examples=25)
 @given(st.lists(st.tuples(CAPTIONS, SPANS, st.lists(st.floats(0, 1e6), max_size=2).map(tuple)), max_size=5))
 def test_round_trip(tmp_path_factory: pytest.TempPathFactory, rows: list[Any]) -> None:
     entries = [

@@ -136,7 +136,5 @@ def test_a_motion_is_what_its_words_say(motion: str, num_frames: int):
 
 
 def test_what_cannot_be_seen_to_spin_does_not_spin():
-    spinning = {
-        a.thing.shape for c in CLIPS for shot in c.shots for a in shot.actors if a.thing.motion == "spins"
-    }
+    spinning = {a.thing.shape for c in CLIPS for shot in c.shots for a in shot.actors if a.thing.motion == "spins"}
     assert spinning == set(SHAPES) - {"circle", "ring"}

@@ -17,11 +17,7 @@ from svilm.types import Scores, Terms
 def quiet(config=CONFIG):
     """The small model without Gumbel noise, so that the order in which noise is drawn does not matter."""
     return config.model_copy(
-        update={
-            "video": config.video.model_copy(
-                update={"grouping": GroupingConfig(gumbel=False, zero_init=False)}
-            )
-        }
+        update={"video": config.video.model_copy(update={"grouping": GroupingConfig(gumbel=False, zero_init=False)})}
     )
 
 

@@ -13,9 +13,7 @@ from svilm.metrics.retrieval import Ranking, chance, dual_softmax, inverted, ran
 
 
 def test_ranks_by_hand():
-    similarity = np.array(
-        [[0.9, 0.1, 0.2, 0.3], [0.5, 0.4, 0.6, 0.1], [0.0, 0.0, 0.7, 0.8], [4.0, 3.0, 2.0, 1.0]]
-    )
+    similarity = np.array([[0.9, 0.1, 0.2, 0.3], [0.5, 0.4, 0.6, 0.1], [0.0, 0.0, 0.7, 0.8], [4.0, 3.0, 2.0, 1.0]])
     ranking = rank_similarity(similarity)
     assert ranking.ranks().tolist() == [1, 3, 2, 4]
     assert ranking.metrics() == {
@@ -78,9 +76,7 @@ def test_ties_are_the_average_over_all_orders(data):
     queries, items = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 5))
     level = st.integers(0, 2)
     similarity = np.array(
-        data.draw(
-            st.lists(st.lists(level, min_size=items, max_size=items), min_size=queries, max_size=queries)
-        )
+        data.draw(st.lists(st.lists(level, min_size=items, max_size=items), min_size=queries, max_size=queries))
     )
     positives = [data.draw(st.sets(st.integers(0, items - 1), min_size=1)) for _ in range(queries)]
     at = data.draw(st.integers(1, 6))
@@ -123,9 +119,7 @@ def test_random_similarity_scores_chance_on_average():
 def test_order_of_queries_and_items_does_not_matter(seed):
     generator = np.random.default_rng(seed)
     similarity = generator.integers(0, 4, (7, 9)).astype(np.float32)
-    positives = [
-        set(generator.choice(9, size=generator.integers(1, 4), replace=False).tolist()) for _ in range(7)
-    ]
+    positives = [set(generator.choice(9, size=generator.integers(1, 4), replace=False).tolist()) for _ in range(7)]
     rows, columns = generator.permutation(7), generator.permutation(9)
     place = np.argsort(columns)
     moved = [{int(place[item]) for item in positives[row]} for row in rows]
@@ -139,9 +133,7 @@ def test_blocks_change_nothing(monkeypatch):
     generator = np.random.default_rng(0)
     queries, items = generator.random((23, 5), dtype=np.float32), generator.random((11, 5), dtype=np.float32)
     positives = [generator.choice(11, size=1 + n % 4, replace=False).tolist() for n in range(23)]
-    whole = rank_similarity(
-        (queries.astype(np.float64) @ items.T.astype(np.float64)).astype(np.float32), positives
-    )
+    whole = rank_similarity((queries.astype(np.float64) @ items.T.astype(np.float64)).astype(np.float32), positives)
     for elements in (1, 22, 70, 10_000):
         monkeypatch.setattr(retrieval, "BLOCK_ELEMENTS", elements)
         for ranking in (

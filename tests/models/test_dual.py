@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from small import CONFIG, batch, model
 
+from small import CONFIG, batch, model
 from svilm.config import ConfigError, override
 from svilm.models.dual import SIZES, DualEncoder, DualEncoderConfig
 from svilm.models.layers import Mlp
@@ -89,11 +89,12 @@ def test_settings_that_contradict_each_other_are_refused():
             override(CONFIG, [setting])
 
 
-@pytest.mark.parametrize(("size", "millions"), [("tiny", 2.4), ("small", 50), ("base", 218)])
-def test_sizes_build_without_memory_and_are_as_large_as_they_say(size, millions):
+@pytest.mark.parametrize(("size", "least", "most"), [("tiny", 1, 5), ("small", 40, 60), ("base", 210, 225)])
+def test_sizes_build_without_memory_and_are_as_large_as_they_say(size, least, most):
     with torch.device("meta"):
         encoder = DualEncoder(SIZES[size])
-    assert sum(p.numel() for p in encoder.parameters()) == pytest.approx(1e6 * millions, rel=0.03)
+    assert least < sum(p.numel() for p in encoder.parameters()) / 1e6 < most
+    assert {p.device.type for p in encoder.parameters()} == {"meta"}
 
 
 def test_base_is_the_papers():

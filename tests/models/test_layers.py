@@ -66,7 +66,9 @@ def test_at_least_fp32():
         assert at_least_fp32(torch.ones(2, dtype=given)).dtype == expected
 
 
-def test_initial_weights_are_small_and_biases_zero():
-    layer = nn.Linear(200, 200).apply(init_weights)
-    assert 0.018 < layer.weight.std() < 0.022
-    assert layer.bias.abs().max() == 0
+def test_initial_weights_suit_the_width_and_biases_are_zero():
+    """Xavier: the variance of a sum over the inputs stays what it was, at any width."""
+    for width in (100, 400):
+        layer = nn.Linear(width, width).apply(init_weights)
+        assert 0.9 < layer.weight.std() * math.sqrt(width) < 1.1
+        assert layer.bias.abs().max() == 0

@@ -47,6 +47,8 @@ def test_settings_decide_the_shape():
     assert bert.embeddings.position_embeddings.weight.shape == (12, 16)
     assert len(bert.encoder.layer) == 2
     assert bert.config.num_attention_heads == 2
+    wide = TextEncoder(CONFIG.model_copy(update={"initial_std": 0.3})).bert
+    assert 0.25 < wide.encoder.layer[0].intermediate.dense.weight.std() < 0.35
 
 
 def test_defaults_are_bert_base():

@@ -180,7 +180,7 @@ def test_base_settings_are_kept_where_the_checkpoint_has_no_say(tmp_path):
     assert (config.groups, config.recompute, config.width, config.depth) == (5, True, 768, 6)
     assert config.group_after == (3, 4, 6)  # at the same share of the depth
     assert (config.tubelet, config.grid) == ((2, 16, 16), (4, 4, 4))  # clips of 8 frames of 64x64 as before
-    with pytest.raises(WeightsError, match="clips of 8 frames of 24x64 .* do not divide"):
+    with pytest.raises(WeightsError, match=r"clips of 8 frames of 24x64 .* do not divide"):
         video_config_of(str(tmp_path), base.model_copy(update={"grid": (4, 3, 8)}))
 
 
@@ -207,9 +207,7 @@ def test_bert_with_the_names_of_its_first_files(tmp_path):
         name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
         for name, tensor in load_file(tmp_path / "model.safetensors").items()
     }
-    save_file(
-        {**tensors, "bert.embeddings.position_ids": torch.arange(16)[None]}, tmp_path / "model.safetensors"
-    )
+    save_file({**tensors, "bert.embeddings.position_ids": torch.arange(16)[None]}, tmp_path / "model.safetensors")
     encoder = TextEncoder(text_config_of(str(tmp_path)))
     report = load_text(encoder, str(tmp_path))
     assert report.missing == () and "bert.embeddings.position_ids" in report.unused

@@ -118,10 +118,7 @@ def test_equal_captions_can_leave_the_negatives():
     config = Pretrain(grounding=0, grouping=0)
     with_twins = terms_of(config.model_copy(update={"mask_duplicates": True}), twins)
     assert with_twins.total < terms_of(config, twins).total
-    assert (
-        terms_of(config.model_copy(update={"mask_duplicates": True}), data).total
-        == terms_of(config, data).total
-    )
+    assert terms_of(config.model_copy(update={"mask_duplicates": True}), data).total == terms_of(config, data).total
 
 
 def test_group_usage_is_watched():
@@ -181,9 +178,7 @@ def test_the_gradient_of_several_processes_is_that_of_one(world, tmp_path):
         alone = gradients_of(config, global_batch())
         for number in range(world):
             for parameter, gradient in torch.load(tmp_path / f"{name}{number}.pt").items():
-                torch.testing.assert_close(
-                    gradient, alone[parameter], atol=1e-10, rtol=1e-8, msg=f"{name} {parameter}"
-                )
+                torch.testing.assert_close(gradient, alone[parameter], atol=1e-10, rtol=1e-8, msg=f"{name} {parameter}")
 
 
 if __name__ == "__main__":

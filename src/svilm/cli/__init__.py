@@ -53,9 +53,16 @@ def world(
 
     print(
         draw_world(
-            folder, clips=clips, test_clips=test_clips, untrimmed=untrimmed, seed=seed, size=size, frames=frames,
-            fps=fps, workers=workers,
-        )  # fmt: skip
+            folder,
+            clips=clips,
+            test_clips=test_clips,
+            untrimmed=untrimmed,
+            seed=seed,
+            size=size,
+            frames=frames,
+            fps=fps,
+            workers=workers,
+        )
     )
 
 
@@ -63,7 +70,8 @@ def world(
 def report(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.", metavar="RUN")],
     baseline: Annotated[
-        Path | None, typer.Option(help="Another run to set beside it, for instance without temporal grouping.")
+        Path | None,
+        typer.Option(help="Another run to set beside it, for instance without temporal grouping."),
     ] = None,
     queries: Annotated[int, typer.Option(min=1, help="Queries shown with their results.")] = 8,
 ) -> None:

@@ -28,7 +28,7 @@ def run_demo(to: Path, world: Path, *, steps: int | None, clips: int, test_clips
     listings = {
         "train": videocc.listing(world / "videocc" / "video_cc_public.csv"),
         "test": msrvtt.listing(world / "msrvtt", split="test"),
-        "scenes": folder.listing(world / "scenes.csv", split="test"),
+        "scenes": folder.listing(world / "scenes.csv", world / "videos", split="test"),
     }
     manifests = {name: world / f"{name}.jsonl" for name in listings}
     for name, listing in listings.items():

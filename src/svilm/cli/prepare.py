@@ -39,9 +39,7 @@ Videos = Annotated[
 HowClosely = Annotated[
     Check, _option("--check", "Of each video decode no frame, the first (and list them all), or every one.")
 ]
-Workers = Annotated[
-    int | None, _option("--workers", "Processes besides this one; default: all cores.", min=0)
-]
+Workers = Annotated[int | None, _option("--workers", "Processes besides this one; default: all cores.", min=0)]
 AllowMissing = Annotated[
     bool, _option("--allow-missing", "Let a test split shrink; the manifest names what was struck.")
 ]

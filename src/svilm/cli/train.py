@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 RecipeName = Annotated[str, typer.Argument(help="Recipe to start from; `svilm show` lists them.", metavar="RECIPE")]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Change a setting: name=value, repeatable; `svilm show RECIPE` lists them.", metavar="A.B=V"),
+    typer.Option(
+        "--set",
+        help="Change a setting: name=value, repeatable; `svilm show RECIPE` lists them.",
+        metavar="A.B=V",
+    ),
 ]
 DataFile = Annotated[Path | None, typer.Option("--data", help="Training manifest, made by `svilm prepare`.")]
 TestFile = Annotated[Path | None, typer.Option("--test", help="Retrieval test manifest.")]
@@ -26,9 +30,7 @@ def train(
     test: TestFile = None,
     scenes: ScenesFile = None,
     settings: Settings = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in TO, with its own settings.")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in TO, with its own settings.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print size, cost and commands, build nothing, need no data.")
     ] = False,
@@ -41,10 +43,7 @@ def train(
     from svilm.run import execute, load_run
 
     folder = to or Path("runs") / recipe
-    if resume:
-        run = load_run(folder)
-    else:
-        run = configured(recipe, settings, data, test, scenes)
+    run = load_run(folder) if resume else configured(recipe, settings, data, test, scenes)
     if dry_run:
         from svilm.plan import describe_plan
 
@@ -90,7 +89,9 @@ def look(
 
 
 def show(
-    recipe: Annotated[str | None, typer.Argument(help="Recipe to show; none lists the recipes.", metavar="RECIPE")] = None,
+    recipe: Annotated[
+        str | None, typer.Argument(help="Recipe to show; none lists the recipes.", metavar="RECIPE")
+    ] = None,
     settings: Settings = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print run.json instead of a table.")] = False,
 ) -> None:

@@ -38,9 +38,7 @@ class CutPaste(Config):
     @classmethod
     def _no_block_of_one(cls, block: int) -> int:
         if block == 1:
-            raise ValueError(
-                "a block of one clip has no other clip to paste from; use 0 (whole batch) or 2 and more"
-            )
+            raise ValueError("a block of one clip has no other clip to paste from; use 0 (whole batch) or 2 and more")
         return block
 
 
@@ -55,9 +53,7 @@ def sample_paste(batch: int, steps: int, config: CutPaste, generator: np.random.
     Raises ValueError when literal index ranges would leave no background (fewer than 4 steps).
     """
     if batch < 1 or steps < 1:
-        raise ValueError(
-            f"cut-and-paste needs at least one clip and one step, got batch {batch}, steps {steps}"
-        )
+        raise ValueError(f"cut-and-paste needs at least one clip and one step, got batch {batch}, steps {steps}")
     partner = _partners(batch, config.block or batch, generator)
     pasted = (generator.random(batch) < config.probability) & (partner != np.arange(batch)) & (steps > 1)
     mask = np.ones((batch, steps), dtype=bool)
@@ -110,9 +106,7 @@ def _partners(batch: int, block: int, generator: np.random.Generator) -> np.ndar
     return partner
 
 
-def _foreground(
-    batch: int, steps: int, literal: bool, generator: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def _foreground(batch: int, steps: int, literal: bool, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """First and one past the last foreground step of each clip."""
     shortest = -(-steps // 2)
     if not literal:

@@ -173,9 +173,7 @@ class OpenVideo:
 
     def no_frames(self) -> NoReturn:
         """Raise the error for a video from which nothing can be decoded."""
-        fail(
-            self.path, "no_frames", f"no frame can be decoded: {self.trouble or 'the video stream is empty'}"
-        )
+        fail(self.path, "no_frames", f"no frame can be decoded: {self.trouble or 'the video stream is empty'}")
 
     def _packets_and_end(self) -> Iterator[Packet | None]:  # type: ignore[type-arg]
         yield from self.packets()

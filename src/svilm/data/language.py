@@ -42,9 +42,7 @@ class Tokenizer:
     def __init__(self, backend: Any) -> None:
         missing = [token for token in SPECIAL[:4] if backend.token_to_id(token) is None]
         if missing:
-            raise ValueError(
-                f"the tokenizer has no {', '.join(missing)}; a BERT WordPiece tokenizer is needed"
-            )
+            raise ValueError(f"the tokenizer has no {', '.join(missing)}; a BERT WordPiece tokenizer is needed")
         self._backend = backend
         self._pad = backend.token_to_id("[PAD]")
 
@@ -54,17 +52,27 @@ class Tokenizer:
         from tokenizers import Tokenizer as Backend
         from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-        backend = Backend(models.WordPiece(unk_token="[UNK]"))  # type: ignore[call-arg]
-        backend.normalizer = normalizers.BertNormalizer(lowercase=True)
-        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        backend.decoder = decoders.WordPiece()
-        prompts = (template.format("") for template in TEMPLATES)
-        trainer = trainers.WordPieceTrainer(
-            vocab_size=size, special_tokens=list(SPECIAL), show_progress=False
+        def backend_of(model: Any) -> Any:
+            backend = Backend(model)
+            backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+            backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+            return backend
+
+        corpus = [*texts, *(template.format("") for template in TEMPLATES)]
+        # The trainer numbers inner letters in the order of a hash map, which differs from run to run; naming
+        # them beforehand makes the same texts give the same table.
+        lower = normalizers.BertNormalizer(lowercase=True)
+        inner = sorted({f"##{letter}" for text in corpus for letter in lower.normalize_str(text) if letter.strip()})
+        learner = backend_of(models.WordPiece(unk_token="[UNK]"))
+        learner.train_from_iterator(
+            corpus,
+            trainers.WordPieceTrainer(vocab_size=size, special_tokens=[*SPECIAL, *inner], show_progress=False),
         )
-        backend.train_from_iterator((text for source in (texts, prompts) for text in source), trainer)
-        cls_id, sep_id = backend.token_to_id("[CLS]"), backend.token_to_id("[SEP]")
-        backend.post_processor = processors.BertProcessing(("[SEP]", sep_id), ("[CLS]", cls_id))
+        backend = backend_of(models.WordPiece(learner.get_vocab(), unk_token="[UNK]"))
+        backend.add_special_tokens(list(SPECIAL))
+        backend.decoder = decoders.WordPiece()
+        end, start = ((token, SPECIAL.index(token)) for token in ("[SEP]", "[CLS]"))  # they are numbered first
+        backend.post_processor = processors.BertProcessing(end, start)
         return cls(backend)
 
     @classmethod
@@ -79,10 +87,12 @@ class Tokenizer:
             if file.is_file():
                 if file.suffix == ".json":
                     return cls(Backend.from_file(str(file)))
-                return cls(Backend.from_str(BertWordPieceTokenizer(str(file), lowercase=True).to_str()))
-        raise FileNotFoundError(
-            f"{path}: no tokenizer.json or vocab.txt there; give the folder of a BERT tokenizer"
-        )
+                try:
+                    wordpiece = BertWordPieceTokenizer(str(file), lowercase=True)
+                except TypeError as error:  # its way of saying that a special token is missing
+                    raise ValueError(f"{file} is no vocabulary of BERT: {error}") from None
+                return cls(Backend.from_str(wordpiece.to_str()))
+        raise FileNotFoundError(f"{path}: no tokenizer.json or vocab.txt there; give the folder of a BERT tokenizer")
 
     def save(self, folder: str | Path) -> None:
         """Write tokenizer.json, which `load` and transformers' AutoTokenizer read."""

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,9 +87,7 @@ class Order(Sampler[list[Key]]):
         if batch % ranks:
             raise ValueError(f"data.batch = {batch} must be a multiple of the {ranks} ranks")
         if clips < batch:
-            raise ValueError(
-                f"the manifest has {clips} clips, fewer than data.batch = {batch}; lower data.batch"
-            )
+            raise ValueError(f"the manifest has {clips} clips, fewer than data.batch = {batch}; lower data.batch")
         self.clips, self.batch, self.seed, self.start, self.stop = clips, batch, seed, start, stop
         self.share = batch // ranks
 
@@ -155,9 +154,7 @@ class Collate:
         if self.data.paste.probability > 0:
             paste = self._paste(examples[0].step, len(examples), video.shape[1])
             video = cut_and_paste(video, paste, self.data.paste.clip_window)
-        text = pack(
-            [e.caption for e in examples], [e.prompts for e in examples], self.tokenizer, self.data.language
-        )
+        text = pack([e.caption for e in examples], [e.prompts for e in examples], self.tokenizer, self.data.language)
         return Batch(
             ids=tuple(e.id for e in examples),
             captions=tuple(e.caption for e in examples),
@@ -201,7 +198,7 @@ def training_batches(
     pin: bool = False,
 ) -> DataLoader[Batch]:
     """This rank's batches of steps ``start`` <= step < ``stop``, decoded ahead by worker processes."""
-    loader: DataLoader[Batch] = DataLoader(
+    loader: DataLoader[Any] = DataLoader(  # torch types it by what the dataset holds, not by what collate makes
         Clips(manifest, data, seed),
         batch_sampler=Order(len(manifest), data.batch, seed, start, stop),
         collate_fn=Collate(tokenizer, data, seed),
@@ -243,7 +240,7 @@ def evaluation_clips(
     An unreadable clip raises DecodeError: a benchmark number never silently leaves one out.
     """
     same: Callable[[list[StillClip]], list[StillClip]] = list
-    loader: DataLoader[list[StillClip]] = DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         _Stills(manifest, sampling),
         batch_size=batch,
         sampler=None if indices is None else list(indices),

@@ -1,6 +1,6 @@
 """The one schema of annotations: JSON Lines, a header first, then one clip per line.
 
-    {"svilm_manifest": 1, "source": "msrvtt", "protocol": "msrvtt-1ka-9k", "root": "videos", "official": 1000, ...}
+    {"svilm_manifest": 1, "source": "msrvtt", "root": "videos", "official": 1000, "protocol": ...}
     {"id": "video9770", "video": "video9770.mp4", "captions": ["a man ..."], "nouns": [["man", ...]], ...}
 
 Reading maps the file and keeps only line offsets, so ten million clips cost 80 MB and are shared between
@@ -11,7 +11,7 @@ import json
 import mmap
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +56,13 @@ class Entry:
     nouns: tuple[tuple[str, ...], ...]
     start: float | None = None
     end: float | None = None
-    scene_changes: tuple[float, ...] = field(default=())
+    scene_changes: tuple[float, ...] = ()
     """Known scene changes, seconds from the beginning of the video; used to test temporal grouping."""
 
     def __post_init__(self) -> None:
         if not self.id or not self.video:
             raise ValueError(f"id and video must not be empty, got {self.id!r}, {self.video!r}")
-        if not all(
-            isinstance(value, str) for value in (self.id, self.video, *_flat(self.captions, self.nouns))
-        ):
+        if not all(isinstance(value, str) for value in (self.id, self.video, *_flat(self.captions, self.nouns))):
             raise ValueError(f"{self.id}: id, video, captions and nouns must be texts")
         if "\0" in self.video:
             raise ValueError(f"video {self.video!r} has a NUL character")
@@ -97,9 +95,7 @@ class Manifest:
         self._map = _map(self.path)
         ends = np.flatnonzero(np.frombuffer(self._map, dtype=np.uint8) == ord("\n"))
         if len(ends) == 0 or ends[-1] != size - 1:
-            raise ManifestError(
-                f"{self.path}: last line has no end; the file was cut short, prepare it again"
-            )
+            raise ManifestError(f"{self.path}: last line has no end; the file was cut short, prepare it again")
         self._starts = np.concatenate([[0], ends[:-1] + 1]).astype(np.int64)
         self._ends = ends.astype(np.int64)
         data = self._line(0)
@@ -164,6 +160,7 @@ def write_manifest(path: str | Path, header: Header, entries: Iterable[Entry]) -
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     seen: set[str] = set()
+    optional = {f.name: f.default for f in fields(Entry) if f.default is not MISSING}
     try:
         with open(part, "w", encoding="utf-8", newline="\n") as out:
             out.write(json.dumps({"svilm_manifest": VERSION, **asdict(header)}, ensure_ascii=False) + "\n")
@@ -171,7 +168,7 @@ def write_manifest(path: str | Path, header: Header, entries: Iterable[Entry]) -
                 if entry.id in seen:
                     raise ValueError(f"id {entry.id!r} occurs twice")
                 seen.add(entry.id)
-                row = {k: v for k, v in asdict(entry).items() if v is not None and v != ()}
+                row = {k: v for k, v in asdict(entry).items() if k not in optional or v != optional[k]}
                 out.write(json.dumps(row, ensure_ascii=False) + "\n")
         os.replace(part, path)
     finally:

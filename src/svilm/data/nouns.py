@@ -23,9 +23,7 @@ Phrases = tuple[str, ...]
 Tagged = list[list[str]]
 """Tokens of a caption as [word, Penn Treebank tag]; the repairs change the tags in place."""
 
-CHUNK = (
-    "NP: {<JJ.*>*<NN.*>+}"  # determiners, possessives and numbers stay outside: the prompts bring an article
-)
+CHUNK = "NP: {<JJ.*>*<NN.*>+}"  # determiners, possessives and numbers stay outside: the prompts bring an article
 
 
 def _words(text: str) -> frozenset[str]:

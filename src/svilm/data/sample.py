@@ -111,9 +111,7 @@ def clip_bounds(index: VideoIndex, start: float | int | None, end: float | int |
         raise ValueError(f"a clip from {start} to {end} s is empty or not finite")
     slack = max(_END_SLACK, index.duration / len(index))
     if begin >= index.duration or until > index.duration + slack:
-        words = (
-            f"the clip [{begin:g}, {until:g}) s does not lie in the video, which lasts {index.duration:.2f} s"
-        )
+        words = f"the clip [{begin:g}, {until:g}) s does not lie in the video, which lasts {index.duration:.2f} s"
         if index.damage is None:
             raise DecodeError(index.path, begin, "outside_clip", words)
         raise DecodeError(index.path, begin, "damaged", f"{words}; it is damaged: {index.damage}")

@@ -44,7 +44,10 @@ class Checkpoints:
         part.mkdir(parents=True)
         try:
             for name, tensors in weights.items():
-                save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part / f"{name}.safetensors")
+                save_file(
+                    {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
+                    part / f"{name}.safetensors",
+                )
             torch.save(dict(state), part / "training.pt")
             hashes = {file.name: _sha256(file) for file in sorted(part.iterdir())}
             (part / _COMMIT).write_text(json.dumps({"step": step, "sha256": hashes}, indent=1) + "\n")

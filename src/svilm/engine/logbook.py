@@ -56,16 +56,17 @@ class Logbook:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
 
-    def advance(self, shown: Mapping[str, float]) -> None:
-        """Move the progress bar by one step and show a few numbers beside it."""
-        if shown:
-            self._bar.set_postfix({name: f"{value:.3g}" for name, value in shown.items()}, refresh=False)
-        self._bar.update()
+    def show(self, values: Mapping[str, float]) -> None:
+        """Put the loss, the speed and the share of time spent waiting for data beside the progress bar."""
+        self._bar.set_postfix_str(
+            f"loss {values['loss/total']:.3f}, {values['speed/clips_per_second']:.1f} clips/s, "
+            f"{100 * values['speed/waiting_for_data']:.0f}% waiting for data",
+            refresh=False,
+        )
 
-    def say(self, text: str) -> None:
-        """Print a line without breaking the progress bar."""
-        if not self._bar.disable:
-            self._bar.write(text, file=sys.stderr)
+    def advance(self) -> None:
+        """Move the progress bar by one step."""
+        self._bar.update()
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 import json
 import math
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -31,7 +32,7 @@ class Training(Config):
     epochs: float = Field(10.0, gt=0)
     """Passes over the manifest, used when `steps` is 0 (section 4.2)."""
     micro_batch: int = Field(0, ge=0)
-    """Clips per forward pass and rank; 0 means all at once.  Smaller parts give the same gradient as the whole batch."""
+    """Clips per forward pass and rank; 0 means all at once.  Parts give the same gradient as the whole batch."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 runs the encoders under autocast; losses, assignment and norms stay in fp32."""
     compile: bool = False
@@ -82,14 +83,6 @@ def train(
         for part in ("video", "text"):
             getattr(model, part).compile()
     chief = rank() == 0
-
-    def save(step: int) -> None:
-        if chief:
-            weights = {"model": model.state_dict(), "task": task.state_dict()}
-            if average is not None:
-                weights["average"] = average.module.state_dict()
-            checkpoints.save(step, weights, {"step": step, "optimizer": optimizer.state_dict(), **meter.state()})
-
     with Logbook(folder if chief else None, start=start, steps=steps) as logbook:
         stream = iter(batches(start, steps))
         for step in range(start, steps):
@@ -100,7 +93,8 @@ def train(
             if step == 0 and chief:
                 first_batch(batch)
             model.train()
-            set_rate(optimizer, optim.lr * rate_at(optim, step, steps))
+            rate = optim.lr * rate_at(optim, step, steps)
+            set_rate(optimizer, rate)
             seed_everything(derive_seed(seed, "step", step, rank()))
             terms = backward(model, task, batch.to(device), training)
             all_reduce_gradients(parameters)
@@ -111,19 +105,22 @@ def train(
             if average is not None:
                 average.update_parameters(model)
             meter.time(waited, time.monotonic() - asked, len(batch))
-            last = step + 1 == steps
-            if last or (step + 1) % training.log_every == 0:
-                values = {**meter.read(), **_numbers(terms), "optim/gradient_norm": float(norm)}
-                logbook.log(step + 1, {**values, "optim/lr": optim.lr * rate_at(optim, step, steps)})
-                logbook.advance({"loss": values["loss/total"], "clips/s": values["speed/clips_per_second"]})
-            else:
-                logbook.advance({})
-            if not last and training.evaluate_every and (step + 1) % training.evaluate_every == 0:
+            done, last = step + 1, step + 1 == steps
+            if last or done % training.log_every == 0:
+                values = {
+                    **_numbers(terms),
+                    **meter.read(),
+                    "optim/lr": rate,
+                    "optim/gradient_norm": float(norm),
+                }
+                logbook.log(done, values)
+                logbook.show(values)
+            logbook.advance()
+            if training.evaluate_every and done % training.evaluate_every == 0 and not last:
                 scores = evaluate(model if average is None else average.module)
-                if scores is not None:
-                    logbook.log(step + 1, scores.metrics)
-            if last or (step + 1) % training.save_every == 0:
-                save(step + 1)
+                logbook.log(done, {} if scores is None else scores.metrics)
+            if chief and (last or done % training.save_every == 0):
+                _save(checkpoints, done, model, task, average, optimizer, meter, must=last)
     return model if average is None else average.module
 
 
@@ -216,7 +213,11 @@ class _Meter:
             )
 
     def time(self, waited: float, spent: float, clips: int) -> None:
-        self._waited, self._spent, self._recent = self._waited + waited, self._spent + spent, self._recent + clips
+        self._waited, self._spent, self._recent = (
+            self._waited + waited,
+            self._spent + spent,
+            self._recent + clips,
+        )
 
     def read(self) -> dict[str, float]:
         spent = max(self._spent, 1e-9)
@@ -234,6 +235,28 @@ class _Meter:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.clips, self.skipped = int(state["clips"]), Counter(state["skipped"])
+
+
+def _save(
+    checkpoints: Checkpoints,
+    step: int,
+    model: nn.Module,
+    task: Task,
+    average: AveragedModel | None,
+    optimizer: torch.optim.Optimizer,
+    meter: _Meter,
+    must: bool,
+) -> None:
+    """Save a checkpoint.  When the disk is full training goes on with the one before, unless this one ``must`` be."""
+    weights = {"model": model.state_dict(), "task": task.state_dict()}
+    if average is not None:
+        weights["average"] = average.module.state_dict()
+    try:
+        checkpoints.save(step, weights, {"step": step, "optimizer": optimizer.state_dict(), **meter.state()})
+    except OSError as error:
+        if must:
+            raise
+        warnings.warn(f"no checkpoint of step {step}: {error}; training goes on", stacklevel=2)
 
 
 def _resume(
@@ -266,7 +289,11 @@ def _average(model: nn.Module, decay: float) -> AveragedModel | None:
 
 def _numbers(terms: Terms) -> dict[str, float]:
     losses = {f"loss/{name}": float(value) for name, value in terms.losses.items()}
-    return {"loss/total": float(terms.total.detach()), **losses, **{k: float(v) for k, v in terms.watched.items()}}
+    return {
+        "loss/total": float(terms.total.detach()),
+        **losses,
+        **{k: float(v) for k, v in terms.watched.items()},
+    }
 
 
 def _autocast(training: Training, device: torch.device) -> AbstractContextManager[Any]:

@@ -45,9 +45,7 @@ class Ranking:
         if ties != "average":
             return 100.0 * float(np.mean(self.ranks(ties) <= at))
         missed = np.ones(len(self.ahead))
-        for drawn in range(
-            at
-        ):  # the chance that places ahead+1 to at all go to tied negatives, place by place
+        for drawn in range(at):  # the chance that places ahead+1 to at all go to tied negatives, place by place
             negatives, left = self.tied - drawn, self.tied + self.equals - drawn
             chance = np.maximum(negatives, 0) / np.maximum(left, 1)
             missed *= np.where(drawn < at - self.ahead, chance, 1.0)
@@ -64,9 +62,7 @@ class Ranking:
         }
 
 
-def rank_similarity(
-    similarity: Float[np.ndarray, "queries items"], positives: Positives | None = None
-) -> Ranking:
+def rank_similarity(similarity: Float[np.ndarray, "queries items"], positives: Positives | None = None) -> Ranking:
     """Rank the items (columns) for every query (row), higher similarity first.
 
     Raises ValueError for NaN, for a query without a positive, or for a positive that is not a column.
@@ -87,8 +83,7 @@ def rank_embeddings(
     """
     wide = items.T.astype(np.float64)
     blocks = (
-        (queries[rows].astype(np.float64) @ wide).astype(np.float32)
-        for rows in _row_blocks(len(queries), len(items))
+        (queries[rows].astype(np.float64) @ wide).astype(np.float32) for rows in _row_blocks(len(queries), len(items))
     )
     return _rank(blocks, len(queries), len(items), positives)
 
@@ -135,9 +130,7 @@ def dual_softmax(
     return scores
 
 
-def _rank(
-    blocks: Iterable[np.ndarray], num_queries: int, num_items: int, positives: Positives | None
-) -> Ranking:
+def _rank(blocks: Iterable[np.ndarray], num_queries: int, num_items: int, positives: Positives | None) -> Ranking:
     flat, first = _flatten(positives, num_queries, num_items)
     owner = np.repeat(np.arange(num_queries), np.diff(np.append(first, len(flat))))
     ahead, tied, equals = (np.zeros(num_queries, dtype=np.int64) for _ in range(3))
@@ -174,9 +167,7 @@ def _flatten(
         raise ValueError("no queries to rank")
     if positives is None:
         if num_queries != num_items:
-            raise ValueError(
-                f"{num_queries} queries but {num_items} items: say which items are right by `positives`"
-            )
+            raise ValueError(f"{num_queries} queries but {num_items} items: say which items are right by `positives`")
         return np.arange(num_queries), np.arange(num_queries)
     if len(positives) != num_queries:
         raise ValueError(f"{num_queries} queries but positives for {len(positives)}")

@@ -10,6 +10,7 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from svilm.config import Config
+from svilm.models.grouping import GroupingConfig
 from svilm.models.layers import Mlp, at_least_fp32, init_weights
 from svilm.models.text import TextEncoder, TextEncoderConfig
 from svilm.models.video import VideoEncoder, VideoEncoderConfig
@@ -72,9 +73,7 @@ class DualEncoder(nn.Module):
             group_embedding=_unit(self.video_projection(groups)),
         )
 
-    def encode_text(
-        self, ids: Int[Tensor, "texts length"], mask: Bool[Tensor, "texts length"]
-    ) -> TextFeatures:
+    def encode_text(self, ids: Int[Tensor, "texts length"], mask: Bool[Tensor, "texts length"]) -> TextFeatures:
         """Word pieces and mask, both (U, L) -> TextFeatures; captions and nouns alike (section 3.1)."""
         hidden = self.text(ids, mask)
         return TextFeatures(hidden=hidden, embedding=_unit(self.text_projection(hidden)))
@@ -101,12 +100,20 @@ def _unit(x: Float[Tensor, "... common"]) -> Float[Tensor, "... common"]:
 
 
 SIZES: dict[str, DualEncoderConfig] = {
-    # 8 frames of 64x64: 4x8x8 video tokens
+    # 8 frames of 64x64
     "tiny": DualEncoderConfig(
         video=VideoEncoderConfig(
-            width=128, depth=4, heads=4, tubelet=(2, 8, 8), grid=(4, 8, 8), groups=8, group_after=(2, 3, 4)
+            width=128,
+            depth=4,
+            heads=4,
+            grid=(4, 4, 4),
+            groups=8,
+            group_after=(2, 3, 4),
+            grouping=GroupingConfig(zero_init=False),  # nothing pre-trained to protect: learns faster from scratch
         ),
-        text=TextEncoderConfig(vocabulary=4096, width=128, depth=2, heads=4, positions=64, dropout=0.0),
+        text=TextEncoderConfig(
+            vocabulary=2048, width=128, depth=2, heads=4, positions=64, initial_std=0.05, dropout=0.0
+        ),
         common=128,
     ),
     # 16 frames of 112x112 with ViT-S

@@ -22,6 +22,8 @@ class TextEncoderConfig(Config):
     """Attention heads per layer."""
     positions: PositiveInt = 512
     """Longest text in word pieces, [CLS] and [SEP] included."""
+    initial_std: float = Field(0.02, gt=0)
+    """Standard deviation of the weights before training; narrow models learn faster from a larger one."""
     dropout: float = Field(0.1, ge=0, lt=1)
     """Dropout of states and attention while training."""
 
@@ -64,6 +66,7 @@ def bert_config(config: TextEncoderConfig) -> Any:
         num_attention_heads=config.heads,
         intermediate_size=4 * config.width,
         max_position_embeddings=config.positions,
+        initializer_range=config.initial_std,
         hidden_dropout_prob=config.dropout,
         attention_probs_dropout_prob=config.dropout,
     )

@@ -79,8 +79,7 @@ class VideoEncoder(nn.Module):
             Block(c.width, c.heads, c.mlp_ratio, c.activation, c.norm_eps) for _ in range(c.depth)
         )
         self.grouping = nn.ModuleList(
-            GroupingBlock(c.grouping, c.width, c.groups, c.heads, c.activation, c.norm_eps)
-            for _ in c.group_after
+            GroupingBlock(c.grouping, c.width, c.groups, c.heads, c.activation, c.norm_eps) for _ in c.group_after
         )
         self.norm = nn.LayerNorm(c.width, eps=c.norm_eps)
         self.norm_groups = nn.LayerNorm(c.width, eps=c.norm_eps)

@@ -361,9 +361,7 @@ def _folded(names: Sequence[str]) -> tuple[str, ...]:
     """Names that differ in their first number only, on one line: layer.{0,1}.weight."""
     numbers: dict[tuple[str, str], list[str]] = {}
     for name in names:
-        before, number, after = (
-            re.split(r"(\d+)", name, maxsplit=1) if re.search(r"\d", name) else (name, "", "")
-        )
+        before, number, after = re.split(r"(\d+)", name, maxsplit=1) if re.search(r"\d", name) else (name, "", "")
         numbers.setdefault((before, after), []).append(number)
     return tuple(
         before + (found[0] if len(found) == 1 else "{" + ",".join(sorted(found, key=int)) + "}") + after

@@ -11,7 +11,7 @@ from svilm.tasks.pretrain import Pretrain
 
 
 def tiny() -> Run:
-    """A laptop: 8 frames of 64x64, 2.4 M parameters, from scratch, minutes on two cores.
+    """A laptop: 8 frames of 64x64, 2.1 M parameters, from scratch, minutes on two cores.
 
     `svilm train tiny --data train.jsonl --to runs/tiny`; the settings of `make demo`.
     """
@@ -25,7 +25,7 @@ def tiny() -> Run:
             sampling=Sampling(num_frames=8, size=64, short_side=64, min_scale=1.0, max_scale=1.0),
         ),
         optim=Optim(optimizer="adamw", lr=1e-3, weight_decay=0.05, warmup=0.1),
-        training=Training(steps=600, log_every=10, save_every=200),
+        training=Training(steps=400, log_every=10, save_every=200),
     )
 
 
@@ -103,6 +103,4 @@ def paper_16_frames() -> Run:
 
 def _contrastive(run: Run, name: str) -> Run:
     data = run.data.model_copy(update={"paste": CutPaste(probability=0.0)})
-    return run.model_copy(
-        update={"recipe": name, "data": data, "task": Pretrain(grounding=0.0, grouping=0.0)}
-    )
+    return run.model_copy(update={"recipe": name, "data": data, "task": Pretrain(grounding=0.0, grouping=0.0)})

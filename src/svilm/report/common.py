@@ -56,9 +56,7 @@ def read_files(folder: Path) -> Files:
     """
     run = load_run(folder)
     log = read_metrics(folder) if (folder / "metrics.jsonl").is_file() else []
-    scores, protocols, environment = (
-        _json(folder / f"{name}.json") for name in ("scores", "protocols", "environment")
-    )
+    scores, protocols, environment = (_json(folder / f"{name}.json") for name in ("scores", "protocols", "environment"))
     return Files(folder, run, scores, protocols, environment, log)
 
 

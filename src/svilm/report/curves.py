@@ -41,8 +41,7 @@ def losses(files: Files) -> list[Panel]:
     panels = [_panel(files, LOSSES.get(name, name), {name: name}, level=levels.get(name)) for name in names]
     temperatures = {"contrastive": "temperature/contrast", "grounding": "temperature/grounding"}
     recalls = {
-        direction.replace("_", " "): f"retrieval/{direction}/R@10"
-        for direction in ("text_to_video", "video_to_text")
+        direction.replace("_", " "): f"retrieval/{direction}/R@10" for direction in ("text_to_video", "video_to_text")
     }
     panels += [
         _panel(files, "Temperatures", temperatures),

@@ -96,9 +96,7 @@ def heats(run: Run, model: SViLM) -> Heats:
     return Heats(tuple(rows), mean, len(shares), clips)
 
 
-def inside_boxes(
-    heat: Float[np.ndarray, "frames high wide"], boxes: Sequence[draw.Box | None]
-) -> Share | None:
+def inside_boxes(heat: Float[np.ndarray, "frames high wide"], boxes: Sequence[draw.Box | None]) -> Share | None:
     """Share of the heat inside the boxes of its frames, over the whole clip; None without any box or heat.
 
     Boxes are xyxy in [0, 1]; heat in a frame without a box counts as outside.
@@ -108,9 +106,7 @@ def inside_boxes(
     for frame, box in enumerate(boxes):
         if box is not None:
             left, top = int(box[0] * wide), int(box[1] * high)
-            mask[
-                frame, top : max(round(box[3] * high), top + 1), left : max(round(box[2] * wide), left + 1)
-            ] = True
+            mask[frame, top : max(round(box[3] * high), top + 1), left : max(round(box[2] * wide), left + 1)] = True
     if not mask.any() or not heat.sum():
         return None
     return Share(float(heat[mask].sum() / heat.sum()), float(mask.mean()))

@@ -104,9 +104,7 @@ def scenes(own: Viewer, baseline: Viewer | None) -> Scenes:
 def _common(found: Sequence[Sequence[SceneClip]]) -> list[tuple[SceneClip, ...]]:
     """The clips in which every model has moments of two scenes, each as all of them see it."""
     by_id = [{clip.entry.id: clip for clip in clips} for clips in found]
-    return [
-        tuple(clips[name] for clips in by_id) for name in by_id[0] if all(name in clips for clips in by_id)
-    ]
+    return [tuple(clips[name] for clips in by_id) for name in by_id[0] if all(name in clips for clips in by_id)]
 
 
 def _mean(clips: Sequence[SceneClip]) -> Mean:

@@ -19,7 +19,6 @@ from svilm.models.dual import DualEncoder
 from svilm.runtime import gather_objects, rank, world_size
 from svilm.types import VideoFeatures
 
-
 Kept = TypeVar("Kept")
 
 
@@ -55,7 +54,8 @@ def encode_clips(
 ) -> list[Kept]:
     """What ``keep(clip, features, row)`` picks for each entry of the manifest, in manifest order, on every rank.
 
-    ``keep`` returns something that can be pickled, arrays rather than tensors.  The ranks share the entries; each is encoded exactly once.  Raises DecodeError for an unreadable clip.
+    ``keep`` returns something that can be pickled, arrays rather than tensors.  The ranks share the entries;
+    each is encoded exactly once.  Raises DecodeError for an unreadable clip.
     """
     own = list(range(rank(), len(manifest), world_size()))
     found: list[tuple[int, Kept]] = []

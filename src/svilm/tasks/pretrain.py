@@ -53,20 +53,25 @@ class PretrainTask(Task):
     def features(self, model: nn.Module, batch: Batch) -> Features:
         """Vectors of each clip, its caption and its nouns, clip tokens, and which groups its tokens chose.
 
-        video (B, E), groups (B, M, E), steps (B, N_t, D), caption (B, E), nouns (B, K, E), usage (B, M).
+        video (B, E), groups (B, M, E), steps (B, N_t, D), caption (B, E), usage (B, M), and nouns (B, K, E) if
+        they are grounded.
         """
         dual = cast(DualEncoder, model)
         video = dual.encode_video(batch.video)
-        text = dual.encode_text(batch.text_ids, batch.text_mask).embedding
+        if self.config.grounding:
+            text = dual.encode_text(batch.text_ids, batch.text_mask).embedding
+            words = {"caption": text[batch.caption_index], "nouns": text[batch.noun_index]}
+        else:
+            rows = batch.caption_index
+            words = {"caption": dual.encode_text(batch.text_ids[rows], batch.text_mask[rows]).embedding}
         winner = video.assignment.flatten(2).argmax(dim=1)
         chosen = torch.nn.functional.one_hot(winner, video.assignment.shape[1])
         return {
             "video": video.embedding,
             "groups": video.group_embedding,
             "steps": video.tokens.mean(dim=2),
-            "caption": text[batch.caption_index],
-            "nouns": text[batch.noun_index],
             "usage": chosen.float().mean(dim=1),
+            **words,
         }
 
     def loss(self, model: nn.Module, features: Features, batch: Batch) -> Terms:
@@ -94,10 +99,8 @@ class PretrainTask(Task):
 
     def _targets(self, batch: Batch, like: Tensor) -> tuple[Tensor, Tensor]:
         """Eq. 5 for this rank's rows against all columns: clips to captions, captions to clips; both (b, B)."""
-        if batch.paste is None:
-            own = torch.eye(len(batch), device=like.device)
-        else:
-            own = targets(batch.paste).to(like.device)
+        own = torch.eye(len(batch)) if batch.paste is None else targets(batch.paste)
+        own = own.to(like.device)
         wide = own.new_zeros(2, len(batch), len(batch) * world_size())
         first = rank() * len(batch)
         wide[0, :, first : first + len(batch)] = own

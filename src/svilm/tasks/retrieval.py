@@ -21,7 +21,7 @@ class Retrieval(Config):
     manifest: str = ""
     """Test manifest; every caption is a query, every clip an item.  Empty: no retrieval evaluation."""
     ties: Ties = "average"
-    """Items of exactly equal similarity: expected rank over their orders, or all behind, or all ahead of the right one."""
+    """Items of exactly equal similarity: the expected rank over their orders, or all of them behind, or ahead."""
     dual_softmax: float = Field(0.0, ge=0)
     """Also report dual softmax at this temperature, as separate transductive rows; 0 leaves them out."""
 
@@ -44,7 +44,8 @@ class Vectors:
 def encode(model: DualEncoder, manifest: Manifest, reader: Reader) -> Vectors:
     """Vectors of all clips (one uniform clip, centre crop) and all captions of a test manifest."""
     clips = encode_clips(model, manifest, reader, _embedding, "encoding clips")
-    texts, owner = [], []
+    texts: list[str] = []
+    owner: list[int] = []
     for number, entry in enumerate(manifest):
         texts.extend(entry.captions)
         owner.extend([number] * len(entry.captions))
@@ -60,8 +61,12 @@ def score(vectors: Vectors, manifest: Manifest, config: Retrieval, sampling: str
     if config.dual_softmax:
         reranked = dual_softmax(similarity, config.dual_softmax).astype(np.float64)
         metrics |= _both("retrieval_transductive", reranked, positives, back, config.ties)
-    metrics |= _named("retrieval_chance/text_to_video", chance(*similarity.shape, positives), config.ties)
-    metrics |= _named("retrieval_chance/video_to_text", chance(*similarity.T.shape, back), config.ties)
+    metrics |= _named(
+        "retrieval_chance/text_to_video", chance(len(vectors.owner), len(vectors.clips), positives), config.ties
+    )
+    metrics |= _named(
+        "retrieval_chance/video_to_text", chance(len(vectors.clips), len(vectors.owner), back), config.ties
+    )
     protocol = f"{manifest.header.protocol or manifest.header.source}; {sampling}; ties: {config.ties}"
     return Scores(metrics, scored=len(manifest), official=manifest.header.official, protocol=protocol)
 
@@ -71,9 +76,7 @@ def _embedding(clip: StillClip, features: VideoFeatures, row: int) -> np.ndarray
     return vector
 
 
-def _both(
-    name: str, similarity: np.ndarray, positives: Positives, back: Positives, ties: Ties
-) -> dict[str, float]:
+def _both(name: str, similarity: np.ndarray, positives: Positives, back: Positives, ties: Ties) -> dict[str, float]:
     return _named(f"{name}/text_to_video", rank_similarity(similarity, positives), ties) | _named(
         f"{name}/video_to_text", rank_similarity(similarity.T, back), ties
     )

@@ -1,4 +1,4 @@
-"""Anybody's tables and folders, the hostile ones among them: read right or refused by line, no address ever opened."""
+"""Anybody's tables and folders, hostile ones among them: read right or refused by line, no address opened."""
 
 import json
 import threading
@@ -41,9 +41,7 @@ def test_tables(text: Text, tmp_path: Path, content: str) -> None:
 
 
 def test_optional_columns(text: Text, tmp_path: Path) -> None:
-    content = (
-        "id,video,start,end,scene_changes,caption,note\nx,a.mp4,,,1.5;3.0,a dog,n\ny,a.mp4,2,,,a cat,n\n"
-    )
+    content = "id,video,start,end,scene_changes,caption,note\nx,a.mp4,,,1.5;3.0,a dog,n\ny,a.mp4,2,,,a cat,n\n"
     listing = folder.listing(text("x.csv", content), tmp_path, split="test")
     first, second = clips(listing)
     assert (first.id, first.start, first.end, first.scene_changes) == ("x", None, None, (1.5, 3.0))
@@ -167,9 +165,7 @@ def test_hostile_rows(video: Callable[..., Path], text: Text, tmp_path: Path) ->
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
         rows = [[value.replace("{url}", url) for value in row[:4]] for row in HOSTILE]
-        path = text(
-            "x.tsv", "\n".join("\t".join(row) for row in [["video", "start", "end", "caption"], *rows])
-        )
+        path = text("x.tsv", "\n".join("\t".join(row) for row in [["video", "start", "end", "caption"], *rows]))
         summary = prepare(folder.listing(path, root), to=tmp_path / "m.jsonl", videos=root, extractor="rules")
         server.shutdown()
     assert Canary.hits == 0
@@ -177,9 +173,7 @@ def test_hostile_rows(video: Callable[..., Path], text: Text, tmp_path: Path) ->
     assert summary.rows == len(HOSTILE) and summary.written == sum(wanted)
     lost = [example for tally in summary.losses.values() for example in tally.examples]
     assert all(
-        any(f"line {n}" in example.split(" (")[0] for example in lost)
-        for n, good in enumerate(wanted, 2)
-        if not good
+        any(f"line {n}" in example.split(" (")[0] for example in lost) for n, good in enumerate(wanted, 2) if not good
     )
     for entry in Manifest(tmp_path / "m.jsonl"):
         assert Manifest(tmp_path / "m.jsonl").path_of(entry).is_file()

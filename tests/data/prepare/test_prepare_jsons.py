@@ -65,19 +65,13 @@ def test_a_value_without_end_is_given_up(text: Text, monkeypatch: pytest.MonkeyP
 
 
 VALUES = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(max_size=9),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=9),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=8,
 )
 
 
-@given(
-    st.dictionaries(st.text(max_size=6), VALUES, max_size=5), st.integers(1, 40), st.sampled_from([None, 2])
-)
+@given(st.dictionaries(st.text(max_size=6), VALUES, max_size=5), st.integers(1, 40), st.sampled_from([None, 2]))
 def test_items_are_those_of_the_whole_file(
     tmp_path_factory: pytest.TempPathFactory, data: dict[str, Any], piece: int, indent: int | None
 ) -> None:

@@ -16,9 +16,7 @@ TEST = 'key,vid_key,video_id,sentence\nret0,msr5,video5,a dog runs\nret1,msr6,vi
 
 
 def dump() -> dict[str, Any]:
-    videos = [
-        {"video_id": f"video{k}", "category": 1, "split": split, "id": k} for k, split in enumerate(SPLITS)
-    ]
+    videos = [{"video_id": f"video{k}", "category": 1, "split": split, "id": k} for k, split in enumerate(SPLITS)]
     sentences = [
         {"video_id": f"video{k}", "caption": f"a man does thing {j}", "sen_id": 10 * k + j}
         for j in (0, 1)
@@ -28,9 +26,7 @@ def dump() -> dict[str, Any]:
 
 
 def other_dump() -> dict[str, Any]:
-    return {
-        "annotations": [{"image_id": s["video_id"], "caption": s["caption"]} for s in dump()["sentences"]]
-    }
+    return {"annotations": [{"image_id": s["video_id"], "caption": s["caption"]} for s in dump()["sentences"]]}
 
 
 @pytest.fixture
@@ -59,9 +55,7 @@ def test_the_test_split_has_one_caption_a_video(archive: Path, text: Text, delim
 
 
 def test_a_comma_in_a_sentence(archive: Path) -> None:
-    assert [
-        row.captions for row in msrvtt.listing(archive, split="test").read() if isinstance(row, Clip)
-    ] == [
+    assert [row.captions for row in msrvtt.listing(archive, split="test").read() if isinstance(row, Clip)] == [
         ("a dog runs",),
         ("a cat, asleep",),
     ]

@@ -1,4 +1,4 @@
-"""The readers of VideoCC, WebVid, HowTo100M and ActivityNet Captions, on small files of the official forms."""
+"""The readers of VideoCC, WebVid, HowTo100M and ActivityNet Captions, on small files of their forms."""
 
 import json
 from collections.abc import Callable
@@ -110,9 +110,7 @@ def test_videocc_in_seconds_is_refused(text: Text) -> None:
 
 @pytest.mark.parametrize("content", ["", "video\n", "only text\nin lines\n"])
 def test_videocc_of_another_form(text: Text, content: str) -> None:
-    with pytest.raises(
-        PrepareError, match=r"cc\.csv: (empty file|line 1 must be video, start, end, caption)"
-    ):
+    with pytest.raises(PrepareError, match=r"cc\.csv: (empty file|line 1 must be video, start, end, caption)"):
         videocc.listing(text("cc.csv", content))
 
 
@@ -186,9 +184,7 @@ def test_howto100m(text: Text) -> None:
         "vid4": {"start": [0], "end": [1, 2], "text": ["x"]},
     }
     path = text("caption.json", json.dumps(data))
-    only = text(
-        "HowTo100M_v1.csv", "video_id,category_1,path\nvid1,Food,food/vid1.webm\nvid3,,\nvid4,,\nvid5,,\n"
-    )
+    only = text("HowTo100M_v1.csv", "video_id,category_1,path\nvid1,Food,food/vid1.webm\nvid3,,\nvid4,,\nvid5,,\n")
     listing = howto100m.listing(path, only=only)
     assert [(clip.id, clip.names, clip.captions, clip.start, clip.end) for clip in clips(listing)] == [
         ("vid1:0-1", ("food/vid1.webm", "vid1"), ("take a pan add the oil",), 0, 9),
@@ -255,9 +251,7 @@ def test_activitynet_training_on_validation_is_told(text: Text) -> None:
     assert not activitynet_captions.listing(path).notes
 
 
-@pytest.mark.parametrize(
-    "content", ["[]", '{"v_a": 1}', '{"v_a": {"timestamps": [[0, 1]], "sentences": [3]}}']
-)
+@pytest.mark.parametrize("content", ["[]", '{"v_a": 1}', '{"v_a": {"timestamps": [[0, 1]], "sentences": [3]}}'])
 def test_activitynet_of_another_form(text: Text, content: str) -> None:
     listing = activitynet_captions.listing(text("train.json", content))
     try:

@@ -142,8 +142,7 @@ def test_any_bytes_are_rows_or_refusals(tmp_path_factory: pytest.TempPathFactory
 def test_columns_by_name(text: Text, header: str) -> None:
     delimiter = next(mark for mark in ";\t|," if mark in header)
     values = [
-        "v1" if "id" in name.lower() else "a dog" if "ent" in name.lower() else ""
-        for name in header.split(delimiter)
+        "v1" if "id" in name.lower() else "a dog" if "ent" in name.lower() else "" for name in header.split(delimiter)
     ]
     path = text("x.csv", f"{header}\r\n{delimiter.join(values)}\r\n")
     table = open_table(path, {"video": ("video_id",), "caption": ("sentence",)})
@@ -165,9 +164,7 @@ def test_the_first_alias_wins(text: Text) -> None:
 
 def test_missing_column_is_named(text: Text) -> None:
     path = text("x.csv", "video,words\nv,a dog\n")
-    with pytest.raises(
-        PrepareError, match=r"x\.csv: line 1 must name the columns.*needed: video, caption or text"
-    ):
+    with pytest.raises(PrepareError, match=r"x\.csv: line 1 must name the columns.*needed: video, caption or text"):
         open_table(path, {"video": (), "caption": ("text",)})
 
 

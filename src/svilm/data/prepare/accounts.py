@@ -92,9 +92,7 @@ class Summary:
             *self._account("missing", "clips without a video"),
             *self._account("undecodable", "clips whose video cannot be read"),
             _line("written", self.written, f"clips with {self.captions} captions to {self.manifest}"),
-            _line(
-                "nouns", self.phrases, f"phrases by {self.extractor}, none in {self.without_nouns} captions"
-            ),
+            _line("nouns", self.phrases, f"phrases by {self.extractor}, none in {self.without_nouns} captions"),
             *(f"  note: {note}" for note in self.notes),
         ]
         return "\n".join(lines)

@@ -121,9 +121,7 @@ def prepare(
         struck=tuple(f"{lost.id}: {lost.reason}" for lost in account.struck),
     )
     kept = (outcome for outcome in _judged(listing, folder, verdicts) if isinstance(outcome, _Kept))
-    workers = (
-        workers if account.kept > FEW_CLIPS else 0
-    )  # starting processes takes longer than a few captions
+    workers = workers if account.kept > FEW_CLIPS else 0  # starting processes takes longer than a few captions
     shown = iter(tqdm(kept, desc="noun phrases", unit="clip", total=account.kept))
     nouns = Counter[str]()
     written = write_manifest(to, header, _counted(_entries(shown, extractor, workers), nouns))
@@ -259,9 +257,7 @@ def _shrunken(listing: Listing, account: _Account) -> str:
 def _nothing_left(listing: Listing, account: _Account, folder: VideoFolder) -> str:
     if account.rows == 0:
         return f"{listing.path}: no rows"
-    reasons = (
-        f"{tally.count} x {reason}: {tally.examples[0]}" for (_, reason), tally in account.losses.items()
-    )
+    reasons = (f"{tally.count} x {reason}: {tally.examples[0]}" for (_, reason), tally in account.losses.items())
     return (
         f"{listing.path}: none of {account.rows} rows can be used ({'; '.join(reasons)}); "
         f"{folder.root} has {len(folder)} videos"

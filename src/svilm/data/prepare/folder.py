@@ -81,9 +81,7 @@ def _clip(has_ids: bool, row: Row) -> Clip:
     name = video if whole else f"{video}:{start or 0:.3f}-{'end' if end is None else format(end, '.3f')}"
     if has_ids:
         name = file_name(row.text("id"))
-    return Clip(
-        name, (video,), _captions(row.values.get("caption")), row.place, start, end, _scene_changes(row)
-    )
+    return Clip(name, (video,), _captions(row.values.get("caption")), row.place, start, end, _scene_changes(row))
 
 
 def _captions(value: Any) -> tuple[str, ...]:
@@ -125,9 +123,7 @@ def _beside(videos: Path, names_as_captions: bool) -> Iterator[Clip | Refusal]:
     for path in VideoFolder(videos):
         stem = (videos / path).with_suffix("")
         try:
-            captions = _text_file(stem.with_name(stem.name + ".txt")) or _json_file(
-                stem.with_name(stem.name + ".json")
-            )
+            captions = _text_file(stem.with_name(stem.name + ".txt")) or _json_file(stem.with_name(stem.name + ".json"))
             if not captions and names_as_captions:
                 captions = (one_line(re.sub(r"[\W_]+", " ", stem.name)),)
             if not captions:

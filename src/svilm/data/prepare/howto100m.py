@@ -45,9 +45,7 @@ def _wanted(path: Path) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _clips(
-    path: Path, wanted: Mapping[str, tuple[str, ...]] | None, min_seconds: float
-) -> Iterator[Clip | Refusal]:
+def _clips(path: Path, wanted: Mapping[str, tuple[str, ...]] | None, min_seconds: float) -> Iterator[Clip | Refusal]:
     told = set[str]()
     for video, value in json_items(path):
         if wanted is not None and video not in wanted:

@@ -51,11 +51,7 @@ def json_rows(path: Path) -> Iterator[Row | Refusal]:
         except (ValueError, RecursionError) as error:
             yield Refusal(place, "not JSON", shortened(str(error) or "nested too deep"))
             continue
-        yield (
-            Row(place, value)
-            if isinstance(value, dict)
-            else Refusal(place, "not an object", shortened(value))
-        )
+        yield (Row(place, value) if isinstance(value, dict) else Refusal(place, "not an object", shortened(value)))
 
 
 def json_items(path: Path) -> Iterator[tuple[str, Any]]:
@@ -126,9 +122,7 @@ class _Window:
         mark = self.peek()
         if not mark or mark not in marks:
             found = repr(mark) if mark else "the end of the file"
-            raise _Strict(
-                f"expected {' or '.join(marks)} at character {self._before + self._at}, found {found}"
-            )
+            raise _Strict(f"expected {' or '.join(marks)} at character {self._before + self._at}, found {found}")
         self._at += 1
         return mark
 

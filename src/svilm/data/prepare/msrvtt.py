@@ -57,9 +57,7 @@ class Dump(NamedTuple):
     """Captions that say nothing, left out."""
 
 
-def listing(
-    annotations: str | Path, *, protocol: Protocol = "msrvtt-1ka-9k", split: Split = "train"
-) -> Listing:
+def listing(annotations: str | Path, *, protocol: Protocol = "msrvtt-1ka-9k", split: Split = "train") -> Listing:
     """One split of a protocol, from the folder that holds the annotation files.
 
     A list that is not in the folder is made from the dump's own splits, as it was made in the first place.
@@ -120,13 +118,9 @@ def _plain_list(path: Path) -> Iterator[Row | Refusal]:
 
 def _from_dump(dump: Dump, splits: Sequence[str], tested: AbstractSet[str]) -> Iterator[Clip | Refusal]:
     if not dump.splits and len(splits) < 3:
-        raise PrepareError(
-            f"{dump.path}: does not say which video is of which split; the list of it is needed"
-        )
+        raise PrepareError(f"{dump.path}: does not say which video is of which split; the list of it is needed")
     videos = (video for video in dump.captions if video not in tested)
-    rows = (
-        Row(video, {"video_id": video}) for video in videos if dump.splits.get(video, splits[0]) in splits
-    )
+    rows = (Row(video, {"video_id": video}) for video in videos if dump.splits.get(video, splits[0]) in splits)
     return convert(rows, partial(_clip, dump, tested))
 
 

@@ -109,9 +109,7 @@ def _sound(text: str, what: str) -> str:
 
 def seconds(text: str) -> float:
     """Seconds as written: "12.5", "1:02.5" or "0:01:02.5".  Raises BadRow for anything else."""
-    match = re.fullmatch(
-        r"(?:(?:(\d{1,3}):)?(\d{1,2}):)?(\d{1,12}(?:\.\d{0,12})?(?:[eE][+-]?\d\d?)?)", text, re.ASCII
-    )
+    match = re.fullmatch(r"(?:(?:(\d{1,3}):)?(\d{1,2}):)?(\d{1,12}(?:\.\d{0,12})?(?:[eE][+-]?\d\d?)?)", text, re.ASCII)
     if match is None:
         raise BadRow("not a time", shortened(text))
     hours, minutes, rest = (float(part or 0) for part in match.groups())
@@ -179,9 +177,7 @@ def first_line(path: Path) -> tuple[int, str]:
     """Number and text of the first line that is not blank.  Raises PrepareError if it is not readable."""
     line = next(lines(path))
     if isinstance(line, Refusal):
-        raise PrepareError(
-            f"{path}: {line.place}: {line.reason} ({line.detail}); save the file as UTF-8 text"
-        )
+        raise PrepareError(f"{path}: {line.place}: {line.reason} ({line.detail}); save the file as UTF-8 text")
     return line
 
 
@@ -241,9 +237,7 @@ def csv_rows(path: Path, columns: Sequence[str], delimiter: str, skip: int = 0) 
         yield Row(place, dict(zip(columns, found, strict=True)))
 
 
-def _joined(
-    text: str, ahead: Sequence[tuple[int, str] | Refusal], delimiter: str, width: int
-) -> tuple[list[str], int]:
+def _joined(text: str, ahead: Sequence[tuple[int, str] | Refusal], delimiter: str, width: int) -> tuple[list[str], int]:
     """The record that opens a quote in ``text``, and how many of the lines ahead belong to it."""
     unbalanced = BadRow("unbalanced quote", shortened(text))
     for used, line in enumerate(ahead, start=1):

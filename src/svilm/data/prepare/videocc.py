@@ -37,13 +37,9 @@ def listing(annotations: str | Path, *, split: Split = "train") -> Listing:
     named = delimiter is None and sniffed(line, lambda cells: len(cells) == 4 and not _digits(cells[1:3]))
     delimiter = delimiter or named or sniffed(line, lambda cells: len(cells) == 4)
     if not delimiter:
-        raise PrepareError(
-            f"{path}: line {number} must be video, start, end, caption and is {shortened(line)!r}"
-        )
+        raise PrepareError(f"{path}: line {number} must be video, start, end, caption and is {shortened(line)!r}")
     read = partial(_clips, path, delimiter, number if named else 0)
-    lengths = [
-        clip.end - (clip.start or 0) for clip in islice(read(), 100) if isinstance(clip, Clip) and clip.end
-    ]
+    lengths = [clip.end - (clip.start or 0) for clip in islice(read(), 100) if isinstance(clip, Clip) and clip.end]
     if lengths and max(lengths) < SHORTEST:
         raise PrepareError(
             f"{path}: the first {len(lengths)} clips are shorter than {SHORTEST} s; VideoCC counts in "

@@ -66,9 +66,7 @@ class VideoFolder:
             if len(found) > 1:
                 found = [path for path in found if _without_extension(path) == key] or found
                 if len({_without_extension(path) for path in found}) > 1:
-                    raise BadRow(
-                        "several videos of that name", shortened(f"{name}: {', '.join(sorted(found))}")
-                    )
+                    raise BadRow("several videos of that name", shortened(f"{name}: {', '.join(sorted(found))}"))
             if found:
                 return min(found, key=_rank)
         return None

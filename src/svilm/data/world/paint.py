@@ -28,9 +28,7 @@ def render(scene: Scene) -> UInt8[np.ndarray, "frames height width 3"]:
     return np.ascontiguousarray(np.moveaxis(levels, 0, -1))
 
 
-def coverage(
-    actor: Actor, num_frames: int, fps: int, size: int
-) -> Float32[np.ndarray, "frames height width"]:
+def coverage(actor: Actor, num_frames: int, fps: int, size: int) -> Float32[np.ndarray, "frames height width"]:
     """Share of each pixel that an actor covers in each frame of its shot; all 0 where it is not visible."""
     pose = poses(actor, num_frames, fps)
     centre = (np.arange(size, dtype=np.float32) + 0.5) / size

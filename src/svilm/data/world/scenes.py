@@ -157,9 +157,7 @@ class Scene:
         return _meaning([[actor.thing for actor in shot.actors] for shot in self.shots])
 
 
-def scene(
-    seed: int, split: Split, index: int, *, size: int = 64, num_frames: int = 16, fps: int = 8
-) -> Scene:
+def scene(seed: int, split: Split, index: int, *, size: int = 64, num_frames: int = 16, fps: int = 8) -> Scene:
     """The ``index``-th clip of a split: one shot, or two with a scene change between them.
 
     ``size`` is the side in pixels.  The change comes at an even frame, at least a quarter of the clip from
@@ -172,9 +170,7 @@ def scene(
     if len(casts) == 2:
         first, last = ceil(num_frames / 8), num_frames * 3 // 8
         cuts.insert(1, 2 * (first + int(rng.random() * (last - first + 1))))
-    shots = [
-        shoot(rng, cast, start, end, fps) for cast, start, end in zip(casts, cuts, cuts[1:], strict=False)
-    ]
+    shots = [shoot(rng, cast, start, end, fps) for cast, start, end in zip(casts, cuts, cuts[1:], strict=False)]
     return Scene(seed, split, index, size, fps, tuple(shots))
 
 
@@ -254,9 +250,7 @@ def _casts(rng: Random) -> list[list[Thing]]:
     return [draw_cast(rng, size, MOTIONS, used) for size in sizes]
 
 
-def draw_cast(
-    rng: Random, num_things: int, motions: Sequence[str], used: set[tuple[str, str]]
-) -> list[Thing]:
+def draw_cast(rng: Random, num_things: int, motions: Sequence[str], used: set[tuple[str, str]]) -> list[Thing]:
     """Things with a (colour, shape) that is not in ``used``, to which theirs are added.
 
     The first is the main one: not small where it has company, which in turn is never large.

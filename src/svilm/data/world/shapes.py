@@ -114,9 +114,7 @@ def _star(outer: float, inner: float) -> Shape:
 
 def _cross(reach: float, half: float) -> Shape:
     bars = [((-a, -b), (a, -b), (a, b), (-a, b)) for a, b in ((reach, half), (half, reach))]
-    return Shape(
-        tuple((x, y, 0.0) for bar in bars for x, y in bar), _union(_convex(bars[0]), _convex(bars[1]))
-    )
+    return Shape(tuple((x, y, 0.0) for bar in bars for x, y in bar), _union(_convex(bars[0]), _convex(bars[1])))
 
 
 def _heart(half: float, down: float) -> Shape:

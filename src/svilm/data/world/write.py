@@ -238,9 +238,7 @@ class _Workers:
 
 def _draw_clip(folder: Path, settings: WorldSettings, key: tuple[Split, int]) -> ClipTruth:
     split, index = key
-    drawn = scene(
-        settings.seed, split, index, size=settings.size, num_frames=settings.frames, fps=settings.fps
-    )
+    drawn = scene(settings.seed, split, index, size=settings.size, num_frames=settings.frames, fps=settings.fps)
     name = f"video{index + (FIRST_TEST_ID if split == 'test' else 0)}"
     record = clip_truth(drawn, name, NUM_CAPTIONS)
     write_video(folder / record.video, render(drawn), settings.fps)

@@ -1,0 +1,175 @@
+import pytest
+import torch
+
+from svilm.data.augment import CutPaste
+from svilm.data.language import Language, Tokenizer
+from svilm.data.loader import Clips, Data, Key, Order, evaluation_clips, training_batches
+from svilm.data.manifest import Entry, Header, Manifest, write_manifest
+from svilm.data.sample import Sampling
+
+SMALL = Sampling(num_frames=4, size=32)
+
+
+@pytest.fixture(scope="module")
+def manifest(world, tmp_path_factory):
+    """Twelve readable clips of the drawn world, the first one with a caption that names a side."""
+    from svilm.data.world import read_truth
+
+    records = read_truth(world)[:12]
+    entries = [
+        Entry(r.id, r.video, ("it moves to the left", *r.captions), ((), *r.nouns)) if i == 0
+        else Entry(r.id, r.video, r.captions, r.nouns)
+        for i, r in enumerate(records)
+    ]  # fmt: skip
+    path = tmp_path_factory.mktemp("loader") / "train.jsonl"
+    write_manifest(path, Header("test", str(world), len(entries)), entries)
+    return Manifest(path)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(manifest):
+    return Tokenizer.train((c for e in manifest for c in e.captions), 300)
+
+
+def batches(manifest, tokenizer, data, start=0, stop=4, seed=0):
+    return list(training_batches(manifest, data, tokenizer, seed=seed, start=start, stop=stop))
+
+
+def same(one, other):
+    return (
+        one.ids == other.ids
+        and one.captions == other.captions
+        and one.nouns == other.nouns
+        and torch.equal(one.video, other.video)
+        and torch.equal(one.text_ids, other.text_ids)
+        and torch.equal(one.paste.mask, other.paste.mask)
+        and torch.equal(one.paste.partner, other.paste.partner)
+    )
+
+
+def test_batches_do_not_depend_on_workers_or_on_where_one_starts(manifest, tokenizer):
+    data = Data(batch=4, workers=0, sampling=SMALL)
+    alone = batches(manifest, tokenizer, data)
+    two = batches(manifest, tokenizer, data.model_copy(update={"workers": 2}))
+    assert all(same(a, b) for a, b in zip(alone, two, strict=True))
+    late = batches(manifest, tokenizer, data, start=2)
+    assert all(same(a, b) for a, b in zip(alone[2:], late, strict=True))
+    assert not same(alone[0], batches(manifest, tokenizer, data, stop=1, seed=1)[0])
+
+
+def test_every_epoch_sees_each_clip_once_in_a_new_order(manifest, tokenizer):
+    data = Data(batch=4, workers=0, sampling=SMALL)
+    found = batches(manifest, tokenizer, data, stop=6)
+    epochs = [[i for b in found[first : first + 3] for i in b.ids] for first in (0, 3)]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(e.id for e in manifest)
+    assert epochs[0] != epochs[1]
+
+
+def test_what_a_batch_holds(manifest, tokenizer):
+    data = Data(batch=6, workers=0, sampling=SMALL)
+    batch = batches(manifest, tokenizer, data, stop=1)[0]
+    assert batch.video.shape == (6, 4, 32, 32, 3) and batch.video.dtype == torch.uint8
+    assert batch.paste.mask.shape == (6, 2)
+    assert len(set(batch.paste.partner.tolist())) == 6 and (batch.paste.partner != torch.arange(6)).all()
+    known = {e.id: e for e in manifest}
+    for i, name in enumerate(batch.ids):
+        choice = known[name].captions.index(batch.captions[i])
+        assert set(batch.nouns[i]) <= set(known[name].nouns[choice])
+
+
+def test_without_cut_and_paste_clips_are_whole(manifest, tokenizer):
+    data = Data(batch=4, workers=0, sampling=SMALL, paste=CutPaste(probability=0))
+    assert batches(manifest, tokenizer, data, stop=1)[0].paste is None
+
+
+def test_partners_stay_in_their_block(manifest, tokenizer):
+    data = Data(batch=6, workers=0, sampling=SMALL, paste=CutPaste(block=2))
+    partner = batches(manifest, tokenizer, data, stop=1)[0].paste.partner.tolist()
+    assert partner == [1, 0, 3, 2, 5, 4]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_ranks_share_one_global_batch(world_size, monkeypatch):
+    def keys_of(rank):
+        monkeypatch.setattr("svilm.data.loader.rank", lambda: rank)
+        monkeypatch.setattr("svilm.data.loader.world_size", lambda: world_size)
+        return list(Order(100, 8, 5, 0, 30))
+
+    shares = [keys_of(rank) for rank in range(world_size)]
+    joined = [[key for share in step for key in share] for step in zip(*shares, strict=True)]
+    monkeypatch.setattr("svilm.data.loader.rank", lambda: 0)
+    monkeypatch.setattr("svilm.data.loader.world_size", lambda: 1)
+    assert joined == list(Order(100, 8, 5, 0, 30))
+
+
+def test_an_order_that_cannot_work_is_refused(monkeypatch):
+    with pytest.raises(ValueError, match=r"3 clips, fewer than data\.batch = 4; lower"):
+        Order(3, 4, 0, 0, 1)
+    monkeypatch.setattr("svilm.data.loader.world_size", lambda: 3)
+    with pytest.raises(ValueError, match="multiple of the 3 ranks"):
+        Order(100, 4, 0, 0, 1)
+
+
+def test_windows_and_blocks_that_do_not_divide_are_refused(manifest, tokenizer):
+    for paste, words in ((CutPaste(clip_window=3), "must divide the 4 frames"), (CutPaste(block=4), "block = 4")):
+        with pytest.raises(ValueError, match=words):
+            batches(manifest, tokenizer, Data(batch=6, workers=0, sampling=SMALL, paste=paste), stop=1)
+
+
+@pytest.fixture
+def broken(manifest, world, tmp_path):
+    """The same manifest with every third video cut short."""
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for number, entry in enumerate(manifest):
+        content = manifest.path_of(entry).read_bytes()
+        (tmp_path / entry.video).write_bytes(content[: len(content) // 2] if number % 3 == 0 else content)
+    path = tmp_path / "broken.jsonl"
+    write_manifest(path, Header("test", str(tmp_path), len(manifest)), manifest)
+    return Manifest(path)
+
+
+def test_unreadable_clips_are_replaced_the_same_way_each_time_and_counted(broken, tokenizer):
+    data = Data(batch=12, workers=0, sampling=SMALL)
+    one, other = (batches(broken, tokenizer, data, stop=1)[0] for _ in range(2))
+    assert same(one, other)
+    assert len(one) == 12 and sum(one.skipped.values()) >= 4
+    bad = {entry.id for number, entry in enumerate(broken) if number % 3 == 0}
+    assert not bad & set(one.ids)
+
+
+def test_evaluation_stops_at_an_unreadable_clip(broken):
+    from svilm.data.decode import DecodeError
+
+    with pytest.raises(DecodeError):
+        list(evaluation_clips(broken, SMALL, batch=4, workers=0))
+
+
+def test_nothing_but_unreadable_clips_stops_training(broken, tokenizer, tmp_path):
+    for file in (tmp_path / "videos").iterdir():
+        file.write_bytes(b"no video")
+    with pytest.raises(ValueError, match="8 clips in a row could not be read"):
+        batches(broken, tokenizer, Data(batch=4, workers=0, sampling=SMALL), stop=1)
+
+
+def test_evaluation_reads_centre_frames_in_manifest_order(manifest):
+    lists = list(evaluation_clips(manifest, SMALL, batch=5, workers=0))
+    assert [len(clips) for clips in lists] == [5, 5, 2]
+    assert [clip.entry.id for clips in lists for clip in clips] == [e.id for e in manifest]
+    again = next(iter(evaluation_clips(manifest, SMALL, batch=5, workers=0)))
+    assert all(torch.equal(a.frames, b.frames) for a, b in zip(lists[0], again, strict=True))
+
+
+def test_clips_that_speak_of_sides_are_never_mirrored(manifest, tokenizer, monkeypatch):
+    asked = []
+    monkeypatch.setattr("svilm.data.loader.load_clip", lambda *a, flip, **k: asked.append(flip) or FAKE)
+    clips = Clips(manifest, Data(flip=0.5, sampling=SMALL, language=Language()), 0)
+    captions = [clips[Key(0, 0, position, index)].caption for position in range(30) for index in range(12)]
+    for caption, flip in zip(captions, asked, strict=True):
+        assert flip == (0.0 if "left" in caption or "right" in caption else 0.5)
+    assert 0.0 in asked and 0.5 in asked
+
+
+class FAKE:
+    frames = torch.zeros(4, 32, 32, 3, dtype=torch.uint8)
+    seconds = torch.zeros(4)

@@ -1,0 +1,190 @@
+"""The real path from mp4 files to scores, on a small drawn world."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import svilm
+from svilm.config import ConfigError, override
+from svilm.data.prepare import folder, msrvtt, videocc
+from svilm.data.prepare.common import prepare
+from svilm.recipes import recipe
+from svilm.run import Run, evaluate, execute, load_run
+
+SMALL = (
+    "training.steps=3", "training.log_every=1", "training.save_every=2", "data.batch=8", "data.workers=0",
+    "model.video.width=32", "model.video.depth=2", "model.video.heads=2", "model.video.group_after=[1,2]",
+    "model.text.width=32", "model.text.depth=1", "model.text.heads=2", "model.common=16",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def manifests(world, tmp_path_factory):
+    """Manifests of the three official files of the drawn world."""
+    place = tmp_path_factory.mktemp("manifests")
+    listings = {
+        "data": videocc.listing(world / "videocc" / "video_cc_public.csv"),
+        "retrieval": msrvtt.listing(world / "msrvtt", split="test"),
+        "temporal": folder.listing(world / "scenes.csv", world / "videos", split="test"),
+    }
+    for name, listing in listings.items():
+        prepare(listing, to=place / f"{name}.jsonl", videos=world / "videos", check="none")
+    return {name: place / f"{name}.jsonl" for name in listings}
+
+
+@pytest.fixture(scope="module")
+def run(manifests) -> Run:
+    files = [f"{name}.manifest={path}" for name, path in manifests.items()]
+    return override(recipe("tiny"), [*SMALL, *files])
+
+
+@pytest.fixture(scope="module")
+def finished(run, tmp_path_factory):
+    """A finished run folder with its scores."""
+    place = tmp_path_factory.mktemp("runs") / "one"
+    return place, execute(run, place)
+
+
+def test_a_run_leaves_everything_that_explains_its_numbers(finished, run):
+    place, scores = finished
+    names = {path.name for path in place.iterdir()}
+    assert names >= {
+        "run.json", "environment.json", "metrics.jsonl", "first_batch.png", "scores.json", "protocols.json",
+        "tokenizer.json", "checkpoints", "model",
+    }  # fmt: skip
+    assert json.loads((place / "scores.json").read_text()) == scores
+    assert all(isinstance(value, float) for value in scores.values())
+    for family in ("retrieval", "retrieval_untrained", "retrieval_chance"):
+        for direction in ("text_to_video", "video_to_text"):
+            assert 0 <= scores[f"{family}/{direction}/R@10"] <= 100
+    assert scores["retrieval/scored"] == scores["retrieval/official"] == 12
+    assert {"temporal/within", "temporal/across", "temporal_untrained/gap"} <= set(scores)
+    environment = json.loads((place / "environment.json").read_text())
+    assert environment["torch"] == torch.__version__ and environment["svilm"] == svilm.__version__
+
+
+def test_run_json_rebuilds_the_run(finished, run):
+    place, _ = finished
+    rebuilt = load_run(place)
+    vocabulary = rebuilt.model.text.vocabulary
+    assert vocabulary < run.model.text.vocabulary  # what the tokenizer really has
+    assert override(run, [f"model.text.vocabulary={vocabulary}"]) == rebuilt
+
+
+def test_the_same_run_again_gives_the_same_weights_and_scores(finished, run, tmp_path):
+    place, scores = finished
+    assert execute(run, tmp_path) == scores
+    ours, theirs = ((p / "model" / "model.safetensors").read_bytes() for p in (place, tmp_path))
+    assert ours == theirs
+
+
+def test_a_finished_run_can_be_called_again(finished, run):
+    place, scores = finished
+    assert execute(run, place) == scores
+
+
+def test_a_folder_with_another_run_is_refused(finished, run):
+    place, _ = finished
+    with pytest.raises(ConfigError, match=r"seed: 0 there, 1 now"):
+        execute(override(run, ["seed=1"]), place)
+
+
+def test_no_training_manifest(tmp_path):
+    with pytest.raises(ConfigError, match=r"data\.manifest is empty"):
+        execute(recipe("tiny"), tmp_path)
+
+
+def test_a_folder_without_a_run(tmp_path):
+    with pytest.raises(ConfigError, match=r"no run\.json"):
+        load_run(tmp_path)
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"run\.json"):
+        load_run(tmp_path)
+
+
+def test_evaluating_a_saved_model_gives_the_scores_of_the_run(finished):
+    place, scores = finished
+    model = svilm.load(str(place), device="cpu")
+    assert evaluate(load_run(place), model.encoder, place) == scores
+
+
+def test_five_lines_of_python(finished, world):
+    place, _ = finished
+    model = svilm.load(str(place), device="cpu")
+    file = next((world / "videos").glob("*.mp4"))
+    video = model.encode_video(str(file))
+    text = model.encode_text(["a red circle", "a blue star"])
+    assert video.shape == (1, 16) and text.shape == (2, 16)
+    torch.testing.assert_close(torch.cat([video, text]).norm(dim=1), torch.ones(3))
+    for kind in ("group", "mixture"):
+        found = model.ground(str(file), "red circle", kind=kind)
+        assert found.heat.shape == (8, 64, 64) and found.frames.shape == (8, 64, 64, 3)
+        assert found.heat.min() >= 0 and found.heat.max() <= 1
+
+
+def test_files_frames_and_arrays_are_all_videos(finished, world):
+    place, _ = finished
+    model = svilm.load(str(place), device="cpu")
+    file = next((world / "videos").glob("*.mp4"))
+    frames = model.ground(file, "circle").frames  # what the model saw of the file
+    alone = model.encode_video(file)
+    torch.testing.assert_close(model.encode_video(frames), alone, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        model.encode_video([torch.from_numpy(frames), file]), alone.repeat(2, 1), atol=1e-5, rtol=0
+    )
+    with pytest.raises(ValueError, match=r"uint8 of shape \(T, H, W, 3\), got torch.float64"):
+        model.encode_video(np.zeros((8, 64, 64, 3)))
+
+
+def test_a_saved_model_is_the_model(finished, tmp_path):
+    place, _ = finished
+    model = svilm.load(str(place), device="cpu")
+    model.save_pretrained(tmp_path / "copy")
+    again = svilm.load(str(tmp_path / "copy"), device="cpu")
+    words = ["a red circle moves left"]
+    assert torch.equal(model.encode_text(words), again.encode_text(words))
+    assert {p.name for p in (tmp_path / "copy").iterdir()} == {
+        "config.json", "model.safetensors", "tokenizer.json", "README.md",
+    }  # fmt: skip
+
+
+def test_a_model_that_is_not_there(tmp_path):
+    with pytest.raises(ValueError, match=r"config\.json"):
+        svilm.load(str(tmp_path))
+
+
+def test_published_weights_start_a_run(run, tmp_path):
+    """A tiny ViViT and BERT, saved as transformers saves them, become the start of the encoders."""
+    from transformers import BertConfig, BertModel, VivitConfig, VivitModel
+
+    vivit = VivitConfig(
+        image_size=64, num_frames=8, tubelet_size=[2, 16, 16], hidden_size=32, num_hidden_layers=2,
+        num_attention_heads=2, intermediate_size=128,
+    )  # fmt: skip
+    theirs = VivitModel(vivit)
+    theirs.save_pretrained(tmp_path / "vivit")
+    bias_of_vivit = theirs.embeddings.patch_embeddings.projection.bias.detach()
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "circle"]
+    bert = BertConfig(
+        vocab_size=len(words), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=128
+    )
+    theirs = BertModel(bert)
+    theirs.save_pretrained(tmp_path / "bert")
+    words_of_bert = theirs.embeddings.word_embeddings.weight.detach()
+    (tmp_path / "bert" / "vocab.txt").write_text("\n".join(words))
+    started = override(
+        run,
+        [
+            f"start.video={tmp_path / 'vivit'}", f"start.text={tmp_path / 'bert'}", "training.steps=1",
+            "model.text.vocabulary=8", "model.text.positions=512", "retrieval.manifest=", "temporal.manifest=",
+            "optim.lr_video=0", "optim.lr_text=0",
+        ],
+    )  # fmt: skip
+    execute(started, tmp_path / "run")
+    model = svilm.load(str(tmp_path / "run"), device="cpu").encoder
+    # the rates of these parts are zero, so the start is still there
+    torch.testing.assert_close(model.text.bert.state_dict()["embeddings.word_embeddings.weight"], words_of_bert)
+    torch.testing.assert_close(model.video.state_dict()["patch.bias"], bias_of_vivit)
+    assert "vivit" in (tmp_path / "run" / "model" / "README.md").read_text()
