@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-compile check format sizes
+.PHONY: help setup demo test test-compile check format bench sizes
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -39,6 +39,9 @@ check: $(READY)  ## what must hold before a change is proposed: format, lint, ty
 format: $(READY)  ## put the sources in order
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+bench: $(READY)  ## speed of our parts against peers in the same run
+	$(BIN)/python benchmarks/run.py
 
 sizes: $(READY)  ## the ten longest files and functions
 	$(BIN)/python .ci/sizes.py

@@ -86,8 +86,14 @@ def make_data(folder: Path) -> Path:
         entries.append(Entry(name, f"{name}.mp4", (caption,), (("red circle",),), scene_changes=changes))
         box = (0.25, 0.25, 0.75, 0.75)
         thing = ThingTruth(
-            phrases=("red circle",), colour="red", shape="circle", size="", motion="spins", shot=0, boxes=(box,) * 8
-        )  # fmt: skip
+            phrases=("red circle",),
+            colour="red",
+            shape="circle",
+            size="",
+            motion="spins",
+            shot=0,
+            boxes=(box,) * 8,
+        )
         records.append(
             ClipTruth(
                 id=name,
@@ -102,7 +108,7 @@ def make_data(folder: Path) -> Path:
                 nouns=(("red circle",),),
                 things=(thing,),
                 questions=(),
-            )  # fmt: skip
+            )
         )
     (folder / "truth.jsonl").write_text("".join(record.model_dump_json() + "\n" for record in records))
     path = folder / "clips.jsonl"
@@ -115,7 +121,7 @@ def make_run(folder: Path, manifest: Path, seed: int = 0, task: Pretrain | None 
     folder.mkdir(parents=True)
     tokenizer = Tokenizer.train(Manifest(manifest)[0].captions, 50)
     tokenizer.save(folder)
-    text = CONFIG.text.model_copy(update={"vocabulary": len(tokenizer)})
+    text = CONFIG.text.model_copy(update={"vocabulary": len(tokenizer), "positions": 32})
     shape = CONFIG.model_copy(update={"text": text})
     run = Run(
         recipe="tiny",
@@ -142,8 +148,6 @@ def make_run(folder: Path, manifest: Path, seed: int = 0, task: Pretrain | None 
     }  # fmt: skip
     lines = [{"step": step, "seconds": step * 2.0, **logged} for step in (10, 20, 30)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    from PIL import Image
-
     Image.new("RGB", (60, 40), "white").save(folder / "first_batch.png")
     return run
 

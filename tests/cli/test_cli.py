@@ -40,7 +40,7 @@ def test_help_imports_nothing_heavy():
     [
         (["train", "papr"], "did you mean 'paper'?"),
         (["train", "tiny", "--data", "nowhere.jsonl"], "nowhere.jsonl: no such manifest"),
-        (["train", "tiny", "--set", "optim.lrate=1"], "did you mean 'optim.lr'?"),
+        (["train", "tiny", "--set", "optim.lrr=1"], "did you mean 'optim.lr'?"),
         (["train", "tiny", "--set", "optim.lr=fast"], "optim.lr = 'fast'"),
         (["train", "tiny"], "data.manifest is empty"),
         (["evaluate", "nowhere"], "no run.json"),

@@ -65,11 +65,12 @@ def write_video(
     container_options: dict[str, str] | None = None,
     turn: Callable[[np.ndarray], np.ndarray] = lambda picture: picture,
     change_packet: Callable[[int, bytes], bytes | None] | None = None,
+    claim_keys: bool = False,
 ) -> Path:
     """Write a video whose frame i shows i; ``turn`` is how the picture lies in the file.
 
     ``milliseconds`` gives each frame's time, otherwise ``rate`` does.  ``change_packet`` may rewrite the
-    packets, by their number in the file, or drop them (None).
+    packets, by their number in the file, or drop them (None); ``claim_keys`` marks all as key frames.
     """
     options = dict(options or {})
     if codec == "libx264":
@@ -96,8 +97,11 @@ def write_video(
             for packet in stream.encode(frame):
                 data = bytes(packet) if change_packet is None else change_packet(count, bytes(packet))
                 count += 1
+                if change_packet is not None and data is not None:
+                    packet = _replace(packet, data)
+                packet.is_keyframe = packet.is_keyframe or claim_keys
                 if data is not None:
-                    file.mux(packet if change_packet is None else _replace(packet, data))
+                    file.mux(packet)
     return path
 
 

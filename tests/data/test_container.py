@@ -164,6 +164,18 @@ def test_a_path_is_never_a_url_or_a_pattern(
     assert read_numbers(read_frames(index, range(4))) == [0, 1, 2, 3]
 
 
+def test_metadata_that_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "title.mkv"
+    with av.open(str(path), "w") as file:
+        file.metadata["title"] = "TITLE"
+        stream = file.add_stream("ffv1", rate=10)
+        stream.width, stream.height = 8, 8
+        file.mux(stream.encode(av.VideoFrame(8, 8, "yuv420p")))
+        file.mux(stream.encode())
+    path.write_bytes(path.read_bytes().replace(b"TITLE", b"T\xff\xfeLE"))
+    assert len(index_video(path)) == 1
+
+
 def test_errors_cross_processes_and_fit_on_a_line(tmp_path: Path) -> None:
     error = DecodeError(str(tmp_path / "new\nline.mp4"), 3.25, "damaged", "frame 7 cannot be decoded")
     copy = pickle.loads(pickle.dumps(error))

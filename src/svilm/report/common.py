@@ -14,6 +14,8 @@ from svilm.engine.logbook import read_metrics
 from svilm.run import Run, load_run
 
 T = TypeVar("T")
+Number = int | float
+"""As JSON has them."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,10 @@ class Files:
 
     folder: Path
     run: Run
-    scores: Mapping[str, float]
+    scores: Mapping[str, Number]
     protocols: Mapping[str, Mapping[str, Any]]
     environment: Mapping[str, Any]
-    log: Sequence[Mapping[str, float]]
+    log: Sequence[Mapping[str, Number]]
 
     @property
     def name(self) -> str:

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from svilm.config import settings
 from svilm.data.manifest import Manifest
-from svilm.report.common import Absent, Files, attempt, fixed
+from svilm.report.common import Absent, Files, Number, attempt, fixed
 
 DIRECTIONS = (("text_to_video", "Text to video"), ("video_to_text", "Video to text"))
 COLUMNS = ("R@1", "R@5", "R@10", "median_rank", "mean_rank", "tied_queries")
@@ -44,10 +44,10 @@ def hardware(files: Files) -> str:
     return f"{cpus} CPU core{'' if cpus == 1 else 's'}" if cpus else "an unknown machine"
 
 
-def duration(log: Sequence[Mapping[str, float]]) -> float:
+def duration(log: Sequence[Mapping[str, Number]]) -> float:
     """Seconds of training; a resumed run counts from zero again, so its pieces are added."""
     clock = [*(row["seconds"] for row in log), 0.0]
-    return sum(now for now, later in pairwise(clock) if later < now)
+    return float(sum(now for now, later in pairwise(clock) if later < now))
 
 
 def environment_rows(files: Files) -> list[tuple[str, str]]:
@@ -139,7 +139,7 @@ def retrieval_tables(files: Files, baseline: Files | None) -> Retrieval:
     )
 
 
-def _cells(scores: Mapping[str, float], prefix: str) -> tuple[str, ...]:
+def _cells(scores: Mapping[str, Number], prefix: str) -> tuple[str, ...]:
     cells = []
     for column in COLUMNS:
         value = scores.get(f"{prefix}/{column}")

@@ -141,6 +141,11 @@ def test_nothing_left(names: Names, tmp_path: Path) -> None:
     assert not (tmp_path / "m.jsonl").exists()
 
 
+def test_the_manifest_is_no_folder(names: Names, tmp_path: Path) -> None:
+    with pytest.raises(PrepareError, match="is a folder; give the manifest a file name"):
+        prepare(listing([clip("a")]), to=tmp_path, videos=names("a.mp4"))
+
+
 def test_size_of_the_published_list(names: Names, tmp_path: Path) -> None:
     root = names("a.mp4")
     for published, told in [(1, False), (1000, True), (None, False)]:

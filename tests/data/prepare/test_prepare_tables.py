@@ -60,6 +60,7 @@ def read(path: Path, delimiter: str = ",") -> tuple[list[list[str]], dict[str, s
         ('a,"b\nc,d\ne,f"\n', [["c", "d"], ["e", 'f"']], {"line 1": "unbalanced quote"}),
         ('a,"b\nx\n', [], {"line 1": "unbalanced quote", "line 2": "too few columns"}),
         ('"', [], {"line 1": "unbalanced quote"}),
+        ("\x00", [], {"line 1": "NUL character"}),
     ],
 )
 def test_rows(text: Text, content: str | bytes, good: list[list[str]], bad: dict[str, str]) -> None:
@@ -86,7 +87,7 @@ def test_a_field_beyond_the_csv_limit_is_refused(text: Text) -> None:
     assert (good, bad) == ([["c", "d"]], {"line 1": "badly quoted"})
 
 
-@pytest.mark.parametrize("content", ["", "\n \n", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("content", ["", "\n \n", b"\xef\xbb\xbf", "\ufeff\r\n"])
 def test_empty_file(text: Text, content: str | bytes) -> None:
     with pytest.raises(PrepareError, match=r"x\.csv: empty file"):
         list(csv_rows(text("x.csv", content), COLUMNS, ","))

@@ -29,8 +29,11 @@ __all__ = ["Clip", "Listing", "PrepareError", "Refusal", "Summary", "prepare", "
 LISTED = 20
 """Lost clips named in an error message."""
 NOUN_CHUNK = 256
+"""Captions given to the extractor at once."""
 FEW_CLIPS = 10_000
+"""Up to here noun phrases are extracted in this process: to start others takes longer."""
 LATE_SECONDS = 1.0
+"""A clip may end so much after its video, by rounding, without being mentioned."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,8 @@ def prepare(
     shrink; ValueError for an unknown extractor.
     """
     to, name = Path(to), extractor_name(extractor)
+    if to.is_dir():
+        raise PrepareError(f"{to} is a folder; give the manifest a file name")
     folder = VideoFolder(Path(videos))
     reading = tqdm(_judged(listing, folder, {}), desc="reading annotations", unit="clip")
     files = {outcome.file for outcome in reading if isinstance(outcome, _Kept)}
@@ -121,7 +126,7 @@ def prepare(
         struck=tuple(f"{lost.id}: {lost.reason}" for lost in account.struck),
     )
     kept = (outcome for outcome in _judged(listing, folder, verdicts) if isinstance(outcome, _Kept))
-    workers = workers if account.kept > FEW_CLIPS else 0  # starting processes takes longer than a few captions
+    workers = workers if account.kept > FEW_CLIPS else 0
     shown = iter(tqdm(kept, desc="noun phrases", unit="clip", total=account.kept))
     nouns = Counter[str]()
     written = write_manifest(to, header, _counted(_entries(shown, extractor, workers), nouns))
@@ -256,7 +261,7 @@ def _shrunken(listing: Listing, account: _Account) -> str:
 
 def _nothing_left(listing: Listing, account: _Account, folder: VideoFolder) -> str:
     if account.rows == 0:
-        return f"{listing.path}: no rows"
+        return f"{listing.path}: no " + ("videos" if listing.path.is_dir() else "rows")
     reasons = (f"{tally.count} x {reason}: {tally.examples[0]}" for (_, reason), tally in account.losses.items())
     return (
         f"{listing.path}: none of {account.rows} rows can be used ({'; '.join(reasons)}); "

@@ -157,7 +157,9 @@ def lines(path: Path) -> Iterator[tuple[int, str] | Refusal]:
                 continue
             number += 1
             piece = piece.removeprefix(b"\xef\xbb\xbf") if number == 1 else piece
-            place = f"line {number}"
+            if not piece.strip():
+                continue
+            empty, place = False, f"line {number}"
             if cut:
                 yield Refusal(place, "line too long", f"more than {MAX_LINE} bytes")
                 continue
@@ -166,9 +168,7 @@ def lines(path: Path) -> Iterator[tuple[int, str] | Refusal]:
             except UnicodeDecodeError as error:
                 yield Refusal(place, "not UTF-8", shortened(piece[max(0, error.start - 20) : error.end + 10]))
                 continue
-            if text.strip():
-                empty = False
-                yield (number, text) if "\0" not in text else Refusal(place, "NUL character", shortened(text))
+            yield (number, text) if "\0" not in text else Refusal(place, "NUL character", shortened(text))
     if empty:
         raise PrepareError(f"{path}: empty file")
 
