@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tests.small import CONFIG, model
 
 from svilm.config import ConfigError

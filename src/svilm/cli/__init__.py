@@ -47,6 +47,7 @@ def world(
     frames: Annotated[int, typer.Option(min=4, help="Frames per clip.")] = 16,
     fps: Annotated[int, typer.Option(min=1, help="Frames per second.")] = 8,
     workers: Annotated[int | None, typer.Option(help="Processes; default: all cores.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a world with other settings.")] = False,
 ) -> None:
     """Draw a world of moving shapes: real mp4 files with exact truth, in the benchmarks' own formats."""
     from svilm.data.world import draw_world
@@ -62,6 +63,7 @@ def world(
             frames=frames,
             fps=fps,
             workers=workers,
+            force=force,
         )
     )
 
