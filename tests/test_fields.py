@@ -6,6 +6,7 @@ only choose values and validators only judge them, so neither counts as reading.
 """
 
 import ast
+import functools
 import importlib
 import pkgutil
 from collections import defaultdict
@@ -57,15 +58,13 @@ def analyse(modules: Mapping[str, str]) -> Sources:
     return known
 
 
-def unread(modules: Mapping[str, str]) -> list[str]:
+def unread(known: Sources) -> list[str]:
     """Fields that no code reads, as Class.field."""
-    known = analyse(modules)
     return [f"{name}.{each}" for name in known.fields for each in known.fields[name] if (name, each) not in known.reads]
 
 
-def unexplained(modules: Mapping[str, str]) -> list[str]:
+def unexplained(known: Sources) -> list[str]:
     """Fields without a docstring, as Class.field."""
-    known = analyse(modules)
     return [f"{name}.{each}" for name in known.fields for each, said in known.fields[name].items() if not said]
 
 
@@ -194,20 +193,19 @@ def _last(node: ast.AST) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
-def _sources() -> dict[str, str]:
-    return {
-        ".".join(path.relative_to(SOURCE).with_suffix("").parts): path.read_text("utf-8")
-        for path in sorted(SOURCE.rglob("*.py"))
-    }
+@functools.cache
+def _here() -> Sources:
+    names = {path: ".".join(path.relative_to(SOURCE).with_suffix("").parts) for path in SOURCE.rglob("*.py")}
+    return analyse({name: path.read_text("utf-8") for path, name in names.items()})
 
 
 def test_every_setting_is_read() -> None:
-    dead = unread(_sources())
+    dead = unread(_here())
     assert not dead, "read it as config.field, from a name annotated with its class, or remove it"
 
 
 def test_every_setting_says_what_it_is() -> None:
-    silent = unexplained(_sources())
+    silent = unexplained(_here())
     assert not silent, "put a docstring under the field"
 
 
@@ -220,7 +218,7 @@ def test_no_settings_class_was_overlooked() -> None:
         children = todo.pop().__subclasses__()
         todo += children
         found |= {child.__name__ for child in children if child.__module__.startswith("svilm.")}
-    assert found == set(analyse(_sources()).fields)
+    assert found == set(_here().fields)
     assert len(found) >= 10
 
 
@@ -244,7 +242,7 @@ class Optim(Config):
     ],
 )
 def test_a_dead_setting_is_caught(code: str) -> None:
-    assert "Optim.width" in unread({"optim": SETTINGS + code})
+    assert "Optim.width" in unread(analyse({"optim": SETTINGS + code}))
 
 
 @pytest.mark.parametrize(
@@ -271,13 +269,13 @@ def test_a_dead_setting_is_caught(code: str) -> None:
     ],
 )
 def test_a_setting_that_is_read_passes(code: str) -> None:
-    assert "Optim.width" not in unread({"optim": SETTINGS, "user": code})
+    assert "Optim.width" not in unread(analyse({"optim": SETTINGS, "user": code}))
 
 
 def test_choosing_a_value_is_not_reading_it() -> None:
-    assert unread({"optim": SETTINGS, "recipes.tiny": "def f(config: Optim): return config.width"})
+    assert unread(analyse({"optim": SETTINGS, "recipes.tiny": "def f(config: Optim): return config.width"}))
 
 
 def test_a_silent_setting_is_caught() -> None:
     code = SETTINGS + "    depth: int = 2\n    lr: float = 1.0\n    ''\n"
-    assert unexplained({"optim": code}) == ["Optim.depth", "Optim.lr"]
+    assert unexplained(analyse({"optim": code})) == ["Optim.depth", "Optim.lr"]

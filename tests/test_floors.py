@@ -4,6 +4,7 @@ The check reads the sources, so that an import inside a function counts like any
 """
 
 import ast
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -120,6 +121,22 @@ def _circle(graph: Mapping[str, set[str]]) -> list[str]:
 def test_imports_go_down() -> None:
     found = problems(modules_under(SOURCE))
     assert not found
+
+
+def test_the_tour_shows_these_floors_and_files_that_exist() -> None:
+    page = (SOURCE.parents[1] / "docs" / "tour.md").read_text("utf-8")
+    rows = re.findall(r"^\| (\d) \| (.*?) \|", page, flags=re.MULTILINE)
+    shown = [
+        {room for floor, rooms in rows if floor == str(number) for room in re.findall(r"`(\w+)`", rooms)}
+        for number in range(len(FLOORS))
+    ]
+    there = {name.partition(".")[0] for name in modules_under(SOURCE)}
+    assert shown == [floor & there for floor in FLOORS]
+    named = [
+        name for name in re.findall(r"`([\w/]+(?:\.py|/))`", page) if not name.startswith(("tests/", "checkpoints/"))
+    ]
+    assert len(named) > 30
+    assert [name for name in named if not (SOURCE / name).exists() and name not in ("model/",)] == []
 
 
 def test_the_sources_were_found() -> None:

@@ -223,7 +223,7 @@ class TestPage:
             assert rows[-1].cells[3] == "3.5"  # median rank of guessing among six
 
     def test_the_baseline_stands_beside(self, page: Page) -> None:
-        assert page.text.count("Baseline run") >= 3
+        assert page.text.count("Baseline baseline") >= 3
         assert "1 setting in which the baseline differs" not in page.text  # the seed differs too
         assert "task.grounding" in page.text and "2 settings in which the baseline differs" in page.text
 
@@ -241,7 +241,7 @@ class TestMissing:
     def test_moved_videos_and_a_lost_baseline_take_only_their_parts(self, tmp_path: Path, place: Path) -> None:
         shutil.copytree(place, tmp_path / "there")
         here = tmp_path / "there"
-        shutil.rmtree(here / "baseline" / "model")
+        (here / "baseline" / "model" / "model.safetensors").write_bytes(b"damaged")
         text = (here / "run" / "run.json").read_text().replace(str(place), str(here))
         (here / "run" / "run.json").write_text(text)
         shutil.rmtree(here / "data" / "videos")
@@ -367,6 +367,16 @@ class TestNumbers:
             "A video-text dual encoder trained from random weights on 6 clips (folder) for 30 steps of 4 clips with "
             "the contrastive, spatial grounding and temporal grouping losses, in 1.0 min on 2 CPU cores."
         )
+
+    def test_drawn_videos_are_never_taken_for_the_benchmark(self, place: Path) -> None:
+        world = place / "data" / "world.json"
+        world.write_text("{}")
+        try:
+            files = files_of(place)
+            assert "on 6 drawn clips (in the form of folder) for" in numbers.sentence(files)
+            assert "compare nothing here with" in numbers.retrieval_tables(files, None).warning
+        finally:
+            world.unlink()
 
     def test_the_time_of_a_resumed_run_adds_up(self) -> None:
         log = [{"step": n, "seconds": s} for n, s in enumerate((5.0, 10.0, 3.0, 7.0))]

@@ -1,6 +1,7 @@
 """The real path from mp4 files to scores, on a small drawn world."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -188,3 +189,24 @@ def test_published_weights_start_a_run(run, tmp_path):
     torch.testing.assert_close(model.text.bert.state_dict()["embeddings.word_embeddings.weight"], words_of_bert)
     torch.testing.assert_close(model.video.state_dict()["patch.bias"], bias_of_vivit)
     assert "vivit" in (tmp_path / "run" / "model" / "README.md").read_text()
+
+
+def test_pushing_uploads_the_saved_model(finished, monkeypatch):
+    place, _ = finished
+    seen = {}
+
+    class Hub:
+        def create_repo(self, name, *, private, exist_ok):
+            seen["repository"] = (name, private, exist_ok)
+            return f"https://hub/{name}"
+
+        def upload_folder(self, *, repo_id, folder_path):
+            seen["files"] = sorted(os.listdir(folder_path))
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    address = svilm.load(str(place), device="cpu").push_to_hub("me/model", card="More words.")
+    assert address == "https://hub/me/model"
+    assert seen == {
+        "repository": ("me/model", True, True),
+        "files": ["README.md", "config.json", "model.safetensors", "tokenizer.json"],
+    }

@@ -185,7 +185,7 @@ def curves(
 
     ``level`` draws a dotted line for comparison; ``bottom`` and ``top`` fix the ends of the axis of values.
     """
-    figure, axes = _chart((4.2, 2.3))
+    figure, axes = _chart((3.7, 2.2))
     for (name, line), colour in zip(lines.items(), COLOURS, strict=False):
         steps, values = thinned(line)
         axes.plot(steps, values, color=colour, linewidth=1.6, solid_capstyle="round", label=name)

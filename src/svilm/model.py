@@ -87,7 +87,7 @@ class SViLM:
         tensors = {name: t.detach().cpu().contiguous() for name, t in self.encoder.state_dict().items()}
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         self.tokenizer.save(folder)
-        (folder / "README.md").write_text(_CARD.format(version=__version__) + card, encoding="utf-8")
+        (folder / "README.md").write_text(_CARD.format(version=self.config.version) + card, encoding="utf-8")
 
     def push_to_hub(self, repository: str, *, private: bool = True, card: str = "") -> str:
         """Upload the model to the Hugging Face hub (needs `hf auth login`) and return its address."""

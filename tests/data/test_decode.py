@@ -142,9 +142,8 @@ def test_a_seek_that_lands_wrong_is_made_good(
     assert read_numbers(read_frames(index, [14, 30])) == [14, 30]
 
 
-@pytest.mark.parametrize("codec", ["libx264", "libx265"])
-def test_key_frames_that_are_none(codec: str, tmp_path: Path) -> None:
-    index = index_video(write_video(tmp_path / "lies.mp4", 40, gop=250, codec=codec, claim_keys=True))
+def test_key_frames_that_are_none(tmp_path: Path) -> None:
+    index = index_video(write_video(tmp_path / "lies.mp4", 40, gop=250, codec="libx265", claim_keys=True))
     assert index.key_frames.all()
     frames = read_frames(index, [12, 30])
     assert np.array_equal(frames, read_frames(index, [12, 30], seek=False))

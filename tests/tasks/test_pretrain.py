@@ -20,6 +20,7 @@ from svilm.engine.trainer import Training, backward
 from svilm.losses import grounding_similarity, soft_target_contrastive_loss, temporal_grouping_loss
 from svilm.models.grouping import GroupingConfig
 from svilm.runtime import all_reduce_gradients, close_distributed, init_distributed, rank, world_size
+from svilm.tasks.common import encode_packed
 from svilm.tasks.pretrain import Pretrain, PretrainTask
 from svilm.types import Paste
 
@@ -58,6 +59,13 @@ def test_weights_scale_the_terms_and_zero_leaves_them_out():
     terms = terms_of(Pretrain(contrast=0.0, grounding=2.0, grouping=0.5))
     assert set(terms.losses) == {"grounding", "grouping"}
     assert terms.total.item() == pytest.approx(2 * full["grounding"].item() + 0.5 * full["grouping"].item())
+
+
+def test_short_and_long_texts_apart_give_the_same_vectors():
+    encoder, data = quiet_model().eval(), batch(CLIPS)
+    together = encoder.encode_text(data.text_ids, data.text_mask).embedding
+    torch.testing.assert_close(encode_packed(encoder, data.text_ids, data.text_mask), together)
+    torch.testing.assert_close(encode_packed(encoder, data.text_ids[:1], data.text_mask[:1]), together[:1])
 
 
 def test_all_weights_zero_is_refused():

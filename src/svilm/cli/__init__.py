@@ -98,7 +98,7 @@ def demo(
     to: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/demo"),
     world: Annotated[Path | None, typer.Option(help="Folder of the drawn world; default: TO-world.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps; default: the recipe's.")] = None,
-    clips: Annotated[int, typer.Option(min=64, help="Training clips to draw.")] = 4000,
+    clips: Annotated[int, typer.Option(min=64, help="Training clips to draw.")] = 3000,
     test_clips: Annotated[int, typer.Option(min=20, help="Held-out clips to draw.")] = 500,
 ) -> None:
     """Everything at once: draw a world, prepare it, pre-train S-ViLM, retrieve, and write a report."""

@@ -43,7 +43,7 @@ def _contents(run: Files, other: Files | None, queries: int) -> dict[str, object
         if other is None:
             return scenes.scenes(own, None)
         beside = SViLM.from_pretrained(other.folder)
-        return scenes.scenes(own, scenes.Viewer(f"Baseline run {other.name}", other.run, beside))
+        return scenes.scenes(own, scenes.Viewer(f"Baseline {other.short}", other.run, beside))
 
     heats = attempt(lambda: nouns.heats(run.run, _there(model)))
     tiles = numbers.headline(run, other)

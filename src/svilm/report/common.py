@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from safetensors import SafetensorError
+
 from svilm.config import ConfigError
 from svilm.data.decode import DecodeError
 from svilm.data.manifest import Entry, Manifest
@@ -29,7 +31,7 @@ def attempt(build: Callable[[], T]) -> T | Absent:
     """What ``build`` gives, or, where files are missing, moved or do not fit, the reason in one line."""
     try:
         return build()
-    except (ValueError, OSError, LookupError, RuntimeError, DecodeError) as error:
+    except (ValueError, OSError, LookupError, RuntimeError, DecodeError, SafetensorError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         return Absent(lines[-1] if lines else type(error).__name__)
 
@@ -49,6 +51,11 @@ class Files:
     def name(self) -> str:
         """The folder's own name after that of the folder around it."""
         return "/".join(self.folder.resolve().parts[-2:])
+
+    @property
+    def short(self) -> str:
+        """The folder's own name."""
+        return self.folder.resolve().name
 
 
 def read_files(folder: Path) -> Files:
@@ -94,6 +101,11 @@ def still(manifest: Manifest, entry: Entry, sampling: Sampling) -> Clip:
 def without_workers(run: Run) -> Run:
     """The run read in this process, where errors arrive as they were raised."""
     return run.model_copy(update={"data": run.data.model_copy(update={"workers": 0})})
+
+
+def is_drawn(manifest: Manifest) -> bool:
+    """Whether the videos are those of a drawn world (`svilm world`), in whatever benchmark's form it lists them."""
+    return any((folder / "world.json").is_file() for folder in (manifest.root, manifest.root.parent))
 
 
 def caption_of(entry: Entry) -> str:

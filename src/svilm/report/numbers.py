@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from svilm.config import settings
 from svilm.data.manifest import Manifest
-from svilm.report.common import Absent, Files, Number, attempt, fixed
+from svilm.report.common import Absent, Files, Number, attempt, fixed, is_drawn
 
 DIRECTIONS = (("text_to_video", "Text to video"), ("video_to_text", "Video to text"))
 COLUMNS = ("R@1", "R@5", "R@10", "median_rank", "mean_rank", "tied_queries")
@@ -22,7 +22,10 @@ def sentence(files: Files) -> str:
     losses = [words for name, words in names.items() if getattr(run.task, name)]
     steps = int(max((row["step"] for row in files.log), default=0))
     source = attempt(lambda: Manifest(run.data.manifest))
-    clips = "clips" if isinstance(source, Absent) else f"{len(source):,} clips ({source.header.source})"
+    clips = "clips"
+    if isinstance(source, Manifest):
+        kind, form = ("drawn ", "in the form of ") if is_drawn(source) else ("", "")
+        clips = f"{len(source):,} {kind}clips ({form}{source.header.source})"
     starts = [start for start in (run.start.video, run.start.text) if start]
     begun = f"from {' and '.join(starts)}" if starts else "from random weights"
     long = f"for {steps:,} steps of {run.data.batch} clips" if steps else "for no step yet"
@@ -105,6 +108,7 @@ class Retrieval:
     scored: int
     official: int
     warning: str
+    """What forbids to compare rows of the tables, or them with other numbers."""
 
 
 def retrieval_tables(files: Files, baseline: Files | None) -> Retrieval:
@@ -116,7 +120,7 @@ def retrieval_tables(files: Files, baseline: Files | None) -> Retrieval:
         )
     sources = [("This run", files.scores, "retrieval")]
     if baseline is not None:
-        sources.append((f"Baseline run {baseline.name}", baseline.scores, "retrieval"))
+        sources.append((f"Baseline {baseline.short}", baseline.scores, "retrieval"))
     sources += [
         ("This run, dual softmax (transductive)", files.scores, "retrieval_transductive"),
         ("The same model, untrained", files.scores, "retrieval_untrained"),
@@ -135,7 +139,7 @@ def retrieval_tables(files: Files, baseline: Files | None) -> Retrieval:
         str(files.protocols.get("retrieval", {}).get("protocol", "not recorded")),
         int(files.scores.get("retrieval/scored", 0)),
         int(files.scores.get("retrieval/official", 0)),
-        "" if baseline is None else _mismatch(files, baseline),
+        f"{_drawn_test(files)} {_mismatch(files, baseline) if baseline else ''}".strip(),
     )
 
 
@@ -146,6 +150,16 @@ def _cells(scores: Mapping[str, Number], prefix: str) -> tuple[str, ...]:
         exact = column in ("median_rank", "tied_queries")
         cells.append("" if value is None else f"{value:g}" if exact else fixed(value, 1))
     return tuple(cells)
+
+
+def _drawn_test(files: Files) -> str:
+    test = attempt(lambda: Manifest(files.run.retrieval.manifest))
+    if isinstance(test, Absent) or not is_drawn(test):
+        return ""
+    return (
+        f"The test videos are drawn ones in the form of {test.header.source}: compare nothing here with numbers "
+        "on the real benchmark."
+    )
 
 
 def _mismatch(files: Files, baseline: Files) -> str:

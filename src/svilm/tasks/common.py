@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -79,3 +79,23 @@ def encode_texts(model: DualEncoder, texts: Sequence[str], reader: Reader) -> Fl
             ids, mask = reader.tokenizer(texts[first : first + 256], reader.language.max_length)
             vectors.append(model.encode_text(ids.to(device), mask.to(device)).embedding.float().cpu())
     return torch.cat(vectors)
+
+
+def encode_packed(
+    model: DualEncoder, ids: Int[Tensor, "texts length"], mask: Bool[Tensor, "texts length"]
+) -> Float[Tensor, "texts common"]:
+    """Unit vectors of packed texts: the short ones (noun prompts) and the long ones (captions) apart.
+
+    Padding costs as much as words.  The cut is where the two tables together are smallest; the vectors are
+    those of one table.
+    """
+    lengths, order = mask.sum(dim=1).sort()
+    short = torch.arange(1, len(lengths) + 1, device=lengths.device)
+    cut = int((short * lengths + (len(lengths) - short) * lengths[-1]).argmin()) + 1
+    parts = [rows for rows in (order[:cut], order[cut:]) if len(rows)]
+    longest = [int(lengths[cut - 1]), int(lengths[-1])]
+    found = [
+        model.encode_text(ids[rows, :length], mask[rows, :length]).embedding
+        for rows, length in zip(parts, longest, strict=False)
+    ]
+    return torch.cat(found)[order.argsort()]

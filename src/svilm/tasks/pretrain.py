@@ -19,6 +19,7 @@ from svilm.losses import (
 )
 from svilm.models.dual import DualEncoder
 from svilm.runtime import gather_objects, gather_with_gradient, rank, world_size
+from svilm.tasks.common import encode_packed
 from svilm.types import Batch, Terms
 
 
@@ -59,7 +60,7 @@ class PretrainTask(Task):
         dual = cast(DualEncoder, model)
         video = dual.encode_video(batch.video)
         if self.config.grounding:
-            text = dual.encode_text(batch.text_ids, batch.text_mask).embedding
+            text = encode_packed(dual, batch.text_ids, batch.text_mask)
             words = {"caption": text[batch.caption_index], "nouns": text[batch.noun_index]}
         else:
             rows = batch.caption_index

@@ -36,7 +36,7 @@ def scene_clips(model: DualEncoder, manifest: Manifest, reader: Reader) -> list[
     found = []
     for entry, (steps, seconds) in zip(manifest, kept, strict=True):
         scenes = scene_labels(seconds, entry.scene_changes)
-        if len(np.unique(scenes)) > 1 and len(scenes) > 2:
+        if 1 < len(np.unique(scenes)) < len(scenes):
             found.append(SceneClip(entry, step_similarity(steps), scenes))
     return found
 

@@ -80,7 +80,8 @@ def test_json_lines(text: Text, tmp_path: Path) -> None:
 
 
 def test_texts_beside_the_videos(names: Names) -> None:
-    root = names("a.b.mp4", "sub/two.mkv", "red-car_2.mp4", "odd.mp4", "meta.mp4", "bad.mp4")
+    long = "x" * 251 + ".mp4"  # beside which no .json can be
+    root = names("a.b.mp4", "sub/two.mkv", "red-car_2.mp4", "odd.mp4", "meta.mp4", "bad.mp4", long)
     (root / "a.b.txt").write_text("a dog\n\n a cat \n")
     (root / "sub" / "two.txt").write_text("\ufefftwo birds")
     (root / "odd.txt").write_bytes(b"\xff\xfe")
@@ -96,6 +97,7 @@ def test_texts_beside_the_videos(names: Names) -> None:
         "bad.mp4": "not JSON",
         "odd.mp4": "not UTF-8",
         "red-car_2.mp4": "no caption beside the video",
+        long: "no caption beside the video",
     }
     named = folder.listing(None, root, names_as_captions=True)
     assert {clip.id: clip.captions for clip in clips(named)}["red-car_2.mp4"] == ("red car 2",)

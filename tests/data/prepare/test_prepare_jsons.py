@@ -85,6 +85,13 @@ def test_items_are_those_of_the_whole_file(
     assert load_json(path) == data
 
 
+@pytest.mark.parametrize("piece", range(1, 14))
+def test_numbers_cut_anywhere(text: Text, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jsons, "PIECE", piece)
+    path = text("x.json", '{"a": 1.25e+10, "b": -0.5, "c": 12}')
+    assert list(json_items(path)) == [("a", 1.25e10), ("b", -0.5), ("c", 12)]
+
+
 def test_lines(text: Text) -> None:
     lines = [
         '{"a": 1}',

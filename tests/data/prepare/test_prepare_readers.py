@@ -33,6 +33,7 @@ def test_videocc_with_and_without_header(text: Text, header: str) -> None:
     assert (clip.start, clip.end, clip.captions) == (1.5, 4.0, ("a man sings",))
     assert (listing.source, listing.split) == ("videocc", "train")
     assert bool(listing.notes) == bool(header)
+    assert not refused(listing)
     assert clip.place == ("line 2" if header else "line 1")
 
 

@@ -26,6 +26,7 @@ Names = Callable[..., Path]
         ("./sub/../a.mp4", "a.mp4"),
         ("c.1", "c.1.mp4"),
         ("c", None),
+        ("a.3", None),
         ("d.ts", "d.ts.mp4"),
         ("[1] x! (2)#.avi", "[1] x! (2)#.avi"),
         ("Trip: day 1.mp4", "Trip: day 1.mp4"),
@@ -79,6 +80,7 @@ def test_links_are_followed_but_not_for_ever(names: Names, tmp_path: Path) -> No
     (root / "loop").symlink_to(root)
     (root / "more").symlink_to(tmp_path / "elsewhere")
     (root / "broken.mp4").symlink_to(tmp_path / "nothing.mp4")
+    (root / "self.mp4").symlink_to(root / "self.mp4")
     os.mkfifo(root / "pipe.mp4")
     assert list(VideoFolder(root)) == ["a.mp4", "more/b.mp4"]
 

@@ -21,8 +21,10 @@ class Lost:
 
     @property
     def example(self) -> str:
-        """Where, and what was wrong there."""
-        return self.place if self.detail in self.place else f"{self.place} ({self.detail})"
+        """Where, and what was wrong there, without saying the same twice."""
+        if self.detail in self.place or self.detail.startswith(self.place):
+            return max(self.place, self.detail, key=len)
+        return f"{self.place} ({self.detail})"
 
     def __str__(self) -> str:
         return f"{self.example}: {self.reason}"

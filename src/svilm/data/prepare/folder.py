@@ -1,5 +1,6 @@
 """Anybody's videos: a csv, tsv or JSONL file of video, start, end, caption, or texts beside the videos."""
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -134,7 +135,7 @@ def _beside(videos: Path, names_as_captions: bool) -> Iterator[Clip | Refusal]:
 
 
 def _text_file(path: Path) -> tuple[str, ...]:
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file this takes a name that is too long for "no"
         return ()
     try:
         return tuple(one_line(line) for line in path.read_text("utf-8-sig").split("\n") if line.strip())
@@ -143,7 +144,7 @@ def _text_file(path: Path) -> tuple[str, ...]:
 
 
 def _json_file(path: Path) -> tuple[str, ...]:
-    if not path.is_file():
+    if not os.path.isfile(path):
         return ()
     try:
         data = load_json(path)

@@ -94,11 +94,12 @@ def _walk(root: Path) -> Iterator[str]:
             for entry in entries:
                 try:
                     entry.name.encode()
-                except UnicodeEncodeError:
-                    continue  # no annotation file can name it
-                if entry.is_dir():
+                    is_folder, is_file = entry.is_dir(), entry.is_file()
+                except (UnicodeEncodeError, OSError):
+                    continue  # a name that no annotation file can give, or a link to itself
+                if is_folder:
                     folders.append(Path(entry.path))
-                elif entry.name.lower().endswith(EXTENSIONS) and entry.is_file():
+                elif is_file and entry.name.lower().endswith(EXTENSIONS):
                     yield Path(entry.path).relative_to(root).as_posix()
 
 
