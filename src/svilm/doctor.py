@@ -234,15 +234,10 @@ def _normal(name: str) -> str:
 def clashes(answers: Mapping[str, Answer]) -> list[Finding]:
     """Packages that are here and do not work, and whether transformers still does."""
     broken = [name for name in UNUSED if name in answers and not answers[name].worked]
-    findings = [
-        Finding(
-            name,
-            "clash",
-            f"{answers[name].text}; svilm does not use it, but {UNUSED[name]}",
-            f"pip uninstall {name}",
-        )
-        for name in broken
-    ]
+    findings = []
+    for name in broken:
+        detail = f"{answers[name].text}; svilm does not use it, but {UNUSED[name]}"
+        findings.append(Finding(name, "clash", detail, f"pip uninstall {name}"))
     if "transformers" in answers and not answers["transformers"].worked:
         detail = f"its models do not import: {answers['transformers'].text}"
         again = "pip install --force-reinstall transformers"

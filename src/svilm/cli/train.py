@@ -1,6 +1,7 @@
 """The commands about runs: train, evaluate, look, show."""
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,7 +50,9 @@ def train(
 
         print(describe_plan(run, folder))
         return
-    print_scores(execute(run, folder))
+    scores = execute(run, folder)
+    if os.environ.get("RANK", "0") == "0":  # under torchrun every rank has the scores
+        print_scores(scores)
 
 
 def evaluate(

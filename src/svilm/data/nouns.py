@@ -158,7 +158,8 @@ def _rules() -> tuple[Any, Any, Any]:
 @functools.lru_cache(maxsize=65536)
 def _lemmas(word: str) -> dict[str, tuple[str, ...]]:
     """What ``word`` may be a form of: {"NOUN": ("drop",), "VERB": ("drop",)}."""
-    return _rules()[1](word)  # type: ignore[no-any-return]
+    lemmas: dict[str, tuple[str, ...]] = _rules()[1](word)
+    return lemmas
 
 
 def _verb_lemma(word: str) -> str | None:
