@@ -70,7 +70,7 @@ def grounding(repetitions: int) -> Row:
 
 
 def encoder(repetitions: int) -> Row:
-    """Our encoder, grouping blocks included, against transformers' ViViT (SDPA) of equal shape, forward and backward."""
+    """Our encoder with its grouping blocks against ViViT of transformers (SDPA), forward and backward."""
     from transformers import VivitConfig, VivitModel
 
     size = {"width": 192, "depth": 6, "heads": 3}

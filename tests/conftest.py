@@ -7,6 +7,7 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: a test that asks the hub fails at once
 os.environ["MPLBACKEND"] = "Agg"
+os.environ["OMP_NUM_THREADS"] = "1"  # also for the programs that tests start
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import hypothesis

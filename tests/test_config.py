@@ -68,6 +68,12 @@ def test_the_last_of_two_settings_of_one_name_holds() -> None:
     assert override(Run(), ["optim.lr=1", "optim.lr=2"]).optim.lr == 2
 
 
+def test_a_part_can_be_given_whole_and_then_refined() -> None:
+    assert override(Run(), ["optim={}", "optim.lr=2"]).optim == Optim(lr=2.0)
+    with pytest.raises(ConfigError, match=r"^optim is a single value and has no setting 'lr' inside it$"):
+        override(Run(), ["optim=3", "optim.lr=2"])
+
+
 @pytest.mark.parametrize("text", ["123", "true", "null", "1e3", "[1]", '{"a": 1}', "", "a=b", "007"])
 def test_text_stays_text_where_text_is_wanted(text: str) -> None:
     assert override(Run(), [f"title={text}"]).title == text

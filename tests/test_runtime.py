@@ -38,6 +38,7 @@ from svilm.runtime import (
     init_distributed,
     rank,
     seed_everything,
+    share_cores,
     world_size,
 )
 
@@ -88,6 +89,17 @@ def test_device_for(monkeypatch):
     assert device_for() == torch.device("cpu")
     with pytest.raises(ValueError, match="'mps' is not available"):
         device_for("mps")
+
+
+def test_workers_leave_the_other_cores_to_torch(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)), raising=False)
+    share_cores(1)  # OMP_NUM_THREADS is set for the tests: nothing happens
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    for workers in (0, 1, 4, 9):
+        share_cores(workers)
+    assert asked == [4, 3, 1, 1]
 
 
 def test_seed_everything_repeats_all_generators():

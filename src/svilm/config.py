@@ -57,12 +57,11 @@ def override(config: C, settings: Sequence[str]) -> C:
         for depth, part in enumerate(parents):
             annotation = _annotation(type(config), parents[:depth], part, kinds)
             kinds = _configs(annotation)
-            if not kinds:
+            if not kinds or not isinstance(place.setdefault(part, None), dict | None):
                 inside = ".".join(parents[: depth + 1])
                 raise ConfigError(f"{inside} is a single value and has no setting {leaf!r} inside it")
             place[part] = place[part] or {}
             place = place[part]
-            kinds = tuple(kind for kind in kinds if place.keys() <= kind.model_fields.keys()) or kinds
         place[leaf] = _parse(text, _annotation(type(config), parents, leaf, kinds))
     return build(type(config), data)
 

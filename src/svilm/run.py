@@ -30,6 +30,7 @@ from svilm.runtime import (
     init_distributed,
     rank,
     seed_everything,
+    share_cores,
     world_size,
 )
 from svilm.tasks import retrieval as retrieving
@@ -103,6 +104,8 @@ def execute(run: Run, folder: Path) -> dict[str, float]:
     """
     device = device_for(run.device)
     init_distributed(device, run.timeout_minutes)
+    if device.type == "cpu":
+        share_cores(run.data.workers)
     try:
         manifest = Manifest(_required(run.data.manifest, "data.manifest"))
         if rank() == 0:

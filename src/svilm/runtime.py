@@ -46,6 +46,17 @@ def device_for(name: str = "auto") -> torch.device:
     return device
 
 
+def share_cores(workers: int) -> None:
+    """Give torch's own threads the cores that ``workers`` decoding processes leave, at least one.
+
+    Threads of one operation wait for the slowest: on two cores beside one worker, two of them lose more to waiting
+    than the second one gains.  OMP_NUM_THREADS, which torchrun sets, has the last word.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(max(1, cores - workers))
+
+
 def seed_everything(seed: int) -> None:
     """Seed the global generators of Python, NumPy and torch (all devices)."""
     random.seed(seed)
