@@ -337,7 +337,7 @@ class TestNouns:
 
     def test_inside_boxes_counts_heat_and_area(self) -> None:
         heat = np.zeros((2, 4, 4))
-        heat[0, 0, 0], heat[0, 3, 3], heat[1, 0, 0] = 2.0, 1.0, 1.0
+        heat[0, 0, 0], heat[0, 3, 3], heat[1, 0, 0] = 3.0, 1.0, 2.0
         share = nouns.inside_boxes(heat, [(0.0, 0.0, 0.5, 0.5), None])
         assert share == nouns.Share(inside=0.5, area=4 / 32)
         assert nouns.inside_boxes(heat, [None, None]) is None

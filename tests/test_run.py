@@ -157,12 +157,12 @@ def test_a_model_that_is_not_there(tmp_path):
 
 
 def test_published_weights_start_a_run(run, tmp_path):
-    """A tiny ViViT and BERT, saved as transformers saves them, become the start of the encoders."""
+    """A tiny ViViT and BERT, saved as transformers saves them, become the start and the shape of the encoders."""
     from transformers import BertConfig, BertModel, VivitConfig, VivitModel
 
     vivit = VivitConfig(
-        image_size=64, num_frames=8, tubelet_size=[2, 16, 16], hidden_size=32, num_hidden_layers=2,
-        num_attention_heads=2, intermediate_size=128,
+        image_size=64, num_frames=8, tubelet_size=[2, 16, 16], hidden_size=48, num_hidden_layers=2,
+        num_attention_heads=2, intermediate_size=192,
     )  # fmt: skip
     theirs = VivitModel(vivit)
     theirs.save_pretrained(tmp_path / "vivit")
@@ -179,7 +179,7 @@ def test_published_weights_start_a_run(run, tmp_path):
         run,
         [
             f"start.video={tmp_path / 'vivit'}", f"start.text={tmp_path / 'bert'}", "training.steps=1",
-            "model.text.vocabulary=8", "model.text.positions=512", "retrieval.manifest=", "temporal.manifest=",
+            "retrieval.manifest=", "temporal.manifest=",
             "optim.lr_video=0", "optim.lr_text=0",
         ],
     )  # fmt: skip

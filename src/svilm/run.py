@@ -21,7 +21,7 @@ from svilm.engine.optim import Optim
 from svilm.engine.trainer import Training, train
 from svilm.model import ModelConfig, SViLM
 from svilm.models.dual import DualEncoder, DualEncoderConfig
-from svilm.models.weights import load_text, load_video
+from svilm.models.weights import load_text, load_video, text_config_of, video_config_of
 from svilm.runtime import (
     close_distributed,
     derive_seed,
@@ -113,7 +113,7 @@ def execute(run: Run, folder: Path) -> dict[str, float]:
             _tokenizer_of(run, manifest).save(folder)
         gather_objects(None)  # the other ranks wait for the tokenizer
         tokenizer = Tokenizer.load(folder)
-        run = with_vocabulary(run, len(tokenizer))
+        run = fitted(run, len(tokenizer))
         if rank() == 0:
             _write_description(run, folder)
         steps = total_steps(run, len(manifest))
@@ -220,12 +220,16 @@ def initial_encoder(run: Run) -> DualEncoder:
     return encoder
 
 
-def with_vocabulary(run: Run, size: int) -> Run:
-    """The run with the text encoder's table as large as the tokenizer's."""
+def fitted(run: Run, vocabulary: int) -> Run:
+    """The run with encoders of the shape of the weights they start from, and with as many word pieces as there are."""
+    video, text = run.model.video, run.model.text
+    if run.start.video:
+        video = video_config_of(run.start.video, video)
     if run.start.text:
-        return run  # published weights bring their own table
-    text = run.model.text.model_copy(update={"vocabulary": size})
-    return run.model_copy(update={"model": run.model.model_copy(update={"text": text})})
+        text = text_config_of(run.start.text, text)
+    else:
+        text = text.model_copy(update={"vocabulary": vocabulary})
+    return run.model_copy(update={"model": run.model.model_copy(update={"video": video, "text": text})})
 
 
 def _tokenizer_of(run: Run, manifest: Manifest) -> Tokenizer:
