@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from make_videos import GREY_LEVELS, read_numbers, set_display_matrix, write_video
 
+from svilm.data import container
 from svilm.data.container import OpenVideo
 from svilm.data.decode import DecodeError, VideoIndex, index_video, read_frames, scaled_size
 
@@ -21,6 +22,13 @@ OPEN_GOP = {
     "preset": "medium",
     "x264-params": "threads=1:bframes=3:open-gop=1:keyint=10:min-keyint=10:b-adapt=0",
 }
+
+
+def grainy(picture: np.ndarray) -> np.ndarray:
+    """With noise, so that most of the file is picture data, where damage does harm."""
+    noise = np.random.default_rng(int(picture.sum())).integers(-24, 25, picture.shape)
+    return (picture + noise).clip(0, 255).astype(np.uint8)
+
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "h264 gop 1": ("mp4", {"gop": 1}),
@@ -37,10 +45,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "hevc": ("mp4", {"codec": "libx265"}),
     "hevc mkv": ("mkv", {"codec": "libx265"}),
     "vp9": ("webm", {"codec": "libvpx-vp9"}),
-    "vp8 with hidden frames": (
-        "webm",
-        {"codec": "libvpx", "options": {"auto-alt-ref": "1", "lag-in-frames": "10"}},
-    ),
+    "vp8": ("webm", {"codec": "libvpx"}),
     "mpeg4 avi": ("avi", {"codec": "mpeg4"}),
     "mpeg4 mp4": ("mp4", {"codec": "mpeg4", "b_frames": 2}),
     "mpeg2": ("mpg", {"codec": "mpeg2video", "rate": 25, "b_frames": 2}),
@@ -109,6 +114,7 @@ def test_seeking_gives_the_frames_of_sequential_decoding(
         ("h264 gop 1", [20, 21, 35], [20, 35]),
         ("h264 gop 250", [39], []),
         ("h264 mpegts", [39], []),
+        ("h264 b-frames", [1, 2, 3, 6], []),
     ],
 )
 def test_seeks_only_when_that_skips_decoding(
@@ -140,6 +146,15 @@ def test_a_seek_that_lands_wrong_is_made_good(
     seek, too_far = OpenVideo.seek, int(index.pts[36])
     monkeypatch.setattr(OpenVideo, "seek", lambda self, pts: seek(self, too_far))
     assert read_numbers(read_frames(index, [14, 30])) == [14, 30]
+
+
+def test_key_frames_that_refresh_the_picture_bit_by_bit(tmp_path: Path) -> None:
+    refresh = {"preset": "medium", "x264-params": "threads=1:intra-refresh=1:keyint=12:bframes=0:scenecut=0"}
+    index = index_video(write_video(tmp_path / "refresh.mp4", 60, turn=grainy, options=refresh))
+    assert index.key_frames.sum() > 3
+    right = read_frames(index, range(60), seek=False)
+    for number in range(40, 60):
+        assert np.array_equal(read_frames(index, [number])[0], right[number])
 
 
 def test_key_frames_that_are_none(tmp_path: Path) -> None:
@@ -329,12 +344,6 @@ def test_picture_size_changes_midway(tmp_path: Path) -> None:
     assert read_numbers(frames) == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]
 
 
-def grainy(picture: np.ndarray) -> np.ndarray:
-    """With noise, so that most of the file is picture data, where damage does harm."""
-    noise = np.random.default_rng(int(picture.sum())).integers(-24, 25, picture.shape)
-    return (picture + noise).clip(0, 255).astype(np.uint8)
-
-
 DAMAGED: dict[str, tuple[str, dict[str, Any]]] = {
     "faststart": ("mp4", {"container_options": {"movflags": "faststart"}}),
     "fragments": ("mp4", {"container_options": {"movflags": "frag_keyframe+empty_moov"}}),
@@ -403,20 +412,62 @@ def test_damaged_files_give_right_frames_or_none(
         assert refused > 2 * wrong
 
 
-def test_nothing_between_an_error_and_the_next_key_frame(tmp_path: Path) -> None:
-    def spoil(number: int, data: bytes) -> bytes:
-        return data[:20] + bytes(len(data) - 20) if number == 10 else data
+def zero_tail(packet: bytes) -> bytes:
+    return packet[:20] + bytes(len(packet) - 20)
 
-    index = index_video(write_video(tmp_path / "spoilt.mp4", 24, gop=8, change_packet=spoil))
-    assert len(index) == 24
-    for wanted in ([10], [12], [15]):
-        with pytest.raises(DecodeError, match="damaged"):
-            read_frames(index, wanted)
-    assert read_numbers(read_frames(index, [7, 8, 9])) == [7, 8, 9]
-    assert read_numbers(read_frames(index, [16, 23])) == [16, 23]
-    with pytest.raises(DecodeError) as caught:
-        read_frames(index, [3, 12, 20])
-    assert caught.value.seconds == pytest.approx(1.2)
+
+def unreadable(packet: bytes) -> bytes:
+    return b"\0\0\0\1\x61" + b"\xaa" * 60
+
+
+@pytest.mark.parametrize("spoil", [zero_tail, unreadable])
+@pytest.mark.parametrize("options", [{}, B_FRAMES, OPEN_GOP], ids=["plain", "b-frames", "open gop"])
+def test_nothing_between_an_error_and_the_next_key_frame(
+    spoil: Callable[[bytes], bytes], options: dict[str, str], tmp_path: Path
+) -> None:
+    arguments: dict[str, Any] = {"gop": 12, "turn": grainy, "options": options}
+    whole = index_video(write_video(tmp_path / "whole.mp4", 40, **arguments))
+    right = read_frames(whole, range(40))
+    spoilt = set()
+    for place in (13, 15):
+
+        def change(number: int, data: bytes, place: int = place) -> bytes:
+            return spoil(data) if number == place else data
+
+        path = write_video(tmp_path / f"spoilt {place}.mp4", 40, **arguments, change_packet=change)
+        index = index_video(path)
+        assert len(index) == 40
+        for wanted in [*([number] for number in range(10, 26)), *([number, 38] for number in range(10, 18))]:
+            try:
+                frames = read_frames(index, wanted)
+            except DecodeError as error:
+                assert error.reason == "damaged" and error.seconds == pytest.approx(wanted[0] / 10)
+                spoilt.add(wanted[0])
+            else:
+                assert np.array_equal(frames, right[wanted]), f"packet {place} spoilt: wrong frames {wanted}"
+        assert read_numbers(read_frames(index, [0, 5, 38])) == [0, 5, 38]
+    assert {14, 16} <= spoilt <= set(range(10, 28))
+
+
+def test_a_picture_that_is_cut_off(tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {"codec": "mjpeg", "pixels": "yuvj420p", "turn": grainy}
+    path = write_video(tmp_path / "cut.mov", 12, container_options={"movflags": "faststart"}, **arguments)
+    path.write_bytes(path.read_bytes()[:-200])
+    index = index_video(path)
+    assert len(index) == 12 and index.damage is not None
+    assert read_numbers(read_frames(index, range(11))) == list(range(11))
+    with pytest.raises(DecodeError, match="damaged"):
+        read_frames(index, [11])
+
+
+def test_pictures_that_grow_beyond_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = write_video(tmp_path / "small.h264", 200, width=64, height=48)
+    large = write_video(tmp_path / "large.h264", 5, width=128, height=96)
+    path = tmp_path / "both.h264"
+    path.write_bytes(small.read_bytes() + large.read_bytes())
+    monkeypatch.setattr(container, "MAX_PIXELS", 64 * 48)
+    index = index_video(path)
+    assert len(index) == 200 and index.damage is not None
 
 
 def test_a_file_that_changed_since_it_was_listed(tmp_path: Path) -> None:
