@@ -91,7 +91,7 @@ class TestFirstBatch:
         high, wide, _ = pixels_of(tmp_path / "first.png").shape
         assert 500 < wide < 1600 and 1000 < high < 1700
 
-    @pytest.mark.parametrize("caption", ["costs $5^ or $6", "一个人 пишет", "x " * 500, "<b>&amp;\n\ttab", ""])
+    @pytest.mark.parametrize("caption", [r"costs $\no$ money", "一个人 пишет", "x " * 500, "<b>&amp;\n\ttab", ""])
     def test_any_caption_is_drawn_without_a_warning(self, tmp_path: Path, caption: str) -> None:
         draw.first_batch(make_batch(2, 2, 16, caption=caption), tmp_path / "first.png")
         assert (tmp_path / "first.png").stat().st_size > 1000

@@ -25,7 +25,7 @@ def tiny() -> Run:
             sampling=Sampling(num_frames=8, size=64, short_side=64, min_scale=1.0, max_scale=1.0),
         ),
         optim=Optim(optimizer="adamw", lr=1e-3, weight_decay=0.05, warmup=0.1),
-        training=Training(steps=250, log_every=10, save_every=200),
+        training=Training(steps=220, log_every=10, save_every=200),
     )
 
 
