@@ -157,6 +157,15 @@ class TestCharts:
         assert len(figure.axes[1].images) == len(figure.axes[2].images) == 4
         assert [text.get_text() for text in main.texts[:2]] == ["1.00", "0.00"]
 
+    @pytest.mark.parametrize("count", [2, 4, 9, 16, 40])
+    def test_thumbnails_stay_beside_their_moments(self, count: int) -> None:
+        thumbnails = np.zeros((count, 8, 8, 3), dtype=np.uint8)
+        scenes = np.zeros(count, dtype=np.int64)
+        figure = draw.similarity_matrix(np.eye(count), scenes, thumbnails, (0.0, 1.0))
+        extents = np.array([image.get_extent()[:2] for image in figure.axes[1].images])
+        assert extents.min() >= -0.5 and extents.max() <= count - 0.5
+        assert (extents[1:, 0] >= extents[:-1, 1]).all() and len(extents) >= min(count, 5)
+
     def test_large_matrices_have_no_numbers(self) -> None:
         thumbnails = np.zeros((16, 8, 8, 3), dtype=np.uint8)
         figure = draw.similarity_matrix(np.eye(16), np.zeros(16, dtype=np.int64), thumbnails, (0.0, 1.0))

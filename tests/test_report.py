@@ -23,7 +23,7 @@ from svilm.data.world.truth import ClipTruth, ThingTruth
 from svilm.data.world.write import write_video
 from svilm.model import SViLM
 from svilm.report import curves, nouns, numbers, scenes, search, write_report
-from svilm.report.common import Absent, Files, attempt, read_files
+from svilm.report.common import Absent, Files, attempt, fixed, read_files
 from svilm.run import Run, evaluate
 from svilm.tasks.pretrain import Pretrain
 from svilm.tasks.retrieval import Retrieval
@@ -382,6 +382,9 @@ class TestNumbers:
         log = [{"step": n, "seconds": s} for n, s in enumerate((5.0, 10.0, 3.0, 7.0))]
         assert numbers.duration(log) == 17.0
         assert numbers.duration([]) == 0.0
+
+    def test_numbers_have_a_real_minus_sign_and_no_negative_zero(self) -> None:
+        assert [fixed(x, 2) for x in (-0.25, -0.001, 1.0)] == ["\N{MINUS SIGN}0.25", "0.00", "1.00"]
 
     def test_another_protocol_is_told(self, place: Path) -> None:
         run, baseline = read_files(place / "run"), read_files(place / "baseline")

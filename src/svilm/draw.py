@@ -232,9 +232,10 @@ def similarity_matrix(
     axes = figure.add_axes((edge, 0, side, side))
     above, beside = figure.add_axes((edge, side, side, edge)), figure.add_axes((0, 0, edge, side))
     axes.imshow(similarity, cmap=MATRIX_COLOURS, vmin=limits[0], vmax=limits[1], interpolation="nearest")
-    half = edge * count / side / 2  # of a picture, in cells
-    for place in range(0, count, ceil(2 * half - 1e-6)):
-        low, high = place + 0.5 - half * 1.94, place + 0.5
+    large = edge * count / side  # side of a picture, in cells
+    every = ceil(large - 1e-6)
+    for place in range(0, count - every + 1, every):
+        low, high = (place + (every - 1) / 2 + sign * 0.485 * large for sign in (-1, 1))
         above.imshow(thumbnails[place], extent=(low, high, 0.03, 1.0), aspect="auto")
         beside.imshow(thumbnails[place], extent=(0.0, 0.97, high, low), aspect="auto")
     above.set(xlim=(-0.5, count - 0.5), ylim=(0.0, 1.0))

@@ -83,7 +83,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 def fixed(value: float, digits: int) -> str:
     """A number with so many digits after the point, and a real minus sign."""
-    return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def open_manifest(path: str, otherwise: str) -> Manifest:
