@@ -6,7 +6,7 @@ from svilm.models.dual import DualEncoder, DualEncoderConfig
 from svilm.models.grouping import GroupingConfig
 from svilm.models.text import TextEncoderConfig
 from svilm.models.video import VideoEncoderConfig
-from svilm.types import Batch, Paste
+from svilm.types import Batch, Entry, Paste
 
 CONFIG = DualEncoderConfig(
     video=VideoEncoderConfig(
@@ -36,11 +36,12 @@ def batch(clips: int = 8, seed: int = 0, paste: bool = True) -> Batch:
         start = int(torch.randint(0, 2, (1,), generator=g))
         foreground[clip, start : start + 2 + clip % 2] = True
     return Batch(
-        ids=tuple(f"clip{i}" for i in range(clips)),
+        entries=tuple(Entry(f"clip{i}", f"clip{i}.mp4", (f"caption {i}",), ((f"noun {i}",),)) for i in range(clips)),
         captions=tuple(f"caption {i}" for i in range(clips)),
         nouns=tuple((f"noun {i}",) for i in range(clips)),
         video=torch.randint(0, 256, (clips, 8, 16, 16, 3), generator=g, dtype=torch.uint8),
         seconds=torch.arange(8.0).expand(clips, 8),
+        view=torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(clips, 4),
         text_ids=torch.randint(1, 50, (texts, 8), generator=g) * mask,
         text_mask=mask,
         caption_index=torch.arange(clips),

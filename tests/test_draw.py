@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from svilm import draw
-from svilm.types import Batch, Paste
+from svilm.types import Batch, Entry, Paste
 
 FOREGROUND, BACKGROUND = (59, 130, 246), (224, 112, 26)
 
@@ -32,11 +32,12 @@ def make_batch(
     if mask is not None:
         paste = Paste(mask, torch.roll(torch.arange(clips), 1))
     return Batch(
-        ids=tuple(f"video{i}" for i in range(clips)),
+        entries=tuple(Entry(f"video{i}", f"video{i}.mp4", (caption,), ((),)) for i in range(clips)),
         captions=(caption,) * clips,
         nouns=tuple(("red circle",) if i % 2 else () for i in range(clips)),
         video=video,
         seconds=torch.arange(frames).float().expand(clips, frames) / 4,
+        view=torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(clips, 4),
         text_ids=torch.zeros(1, 3, dtype=torch.long),
         text_mask=torch.ones(1, 3, dtype=torch.bool),
         caption_index=torch.zeros(clips, dtype=torch.long),

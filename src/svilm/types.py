@@ -9,9 +9,11 @@ Every record is frozen and checked at birth.  Axis names used in the shapes:
     width    encoder width D                         common  width of the common space
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
@@ -41,6 +43,87 @@ class Paste:
 
 
 @dataclass(frozen=True)
+class Segment:
+    """A labelled stretch of a video: seconds from its beginning, half-open."""
+
+    start: float
+    end: float
+    label: str
+
+
+@dataclass(frozen=True)
+class LabelledBox:
+    """A box in a video's upright picture with what it shows."""
+
+    box: tuple[float, float, float, float]
+    """xyxy in [0, 1]."""
+    labels: tuple[str, ...] = ()
+    score: float = 1.0
+    """Confidence of the detector that proposed it; 1 for a box drawn by people."""
+    origin: Literal["truth", "detector"] = "truth"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One clip of a manifest: part of a video with what is known about it.
+
+    ``start`` and ``end`` are seconds, half-open; None means from the beginning, to the end.
+    ``nouns[j]`` are the noun phrases of ``captions[j]``; both have the same length.
+    """
+
+    id: str
+    video: str
+    captions: tuple[str, ...]
+    nouns: tuple[tuple[str, ...], ...]
+    start: float | None = None
+    end: float | None = None
+    scene_changes: tuple[float, ...] = ()
+    """Known scene changes, seconds from the beginning of the video; used to test temporal grouping."""
+    labels: tuple[str, ...] = ()
+    """Classes of the whole clip: its action, or the answer to the question that is its caption."""
+    category: str = ""
+    """Kind of item that scores are broken down by, for instance "what" or "how" of a question."""
+    segments: tuple[Segment, ...] = ()
+    """Labelled stretches, for temporal localization."""
+    boxes: tuple[LabelledBox, ...] = ()
+    """Labelled boxes of the clip's middle frame, for spatiotemporal localization."""
+    duration: float | None = None
+    """Seconds of the whole video, where its annotations state them."""
+
+    def __post_init__(self) -> None:
+        if not self.id or not self.video:
+            raise ValueError(f"id and video must not be empty, got {self.id!r}, {self.video!r}")
+        texts = (self.id, self.video, self.category, *_flat(self.captions, self.nouns), *self.labels)
+        if not all(isinstance(value, str) for value in texts):
+            raise ValueError(f"{self.id}: id, video, captions, nouns, labels and category must be texts")
+        if "\0" in self.video:
+            raise ValueError(f"video {self.video!r} has a NUL character")
+        if len(self.captions) != len(self.nouns):
+            raise ValueError(f"{self.id}: {len(self.captions)} captions but {len(self.nouns)} lists of nouns")
+        start = 0.0 if self.start is None else self.start
+        times = (start, 0.0 if self.end is None else self.end, *self.scene_changes)
+        if not all(isinstance(time, (int, float)) and not isinstance(time, bool) for time in times):
+            raise ValueError(f"{self.id}: start, end and scene_changes must be numbers, got {times}")
+        if not (np.isfinite(start) and start >= 0):
+            raise ValueError(f"{self.id}: start is {self.start}, must be a finite number of seconds >= 0")
+        if self.end is not None and not (np.isfinite(self.end) and self.end > start):
+            raise ValueError(f"{self.id}: end is {self.end}, must be finite and after start ({start})")
+        for segment in self.segments:
+            if not (0 <= segment.start < segment.end < float("inf")):
+                raise ValueError(f"{self.id}: segment from {segment.start} to {segment.end} s is empty or not finite")
+        for box in self.boxes:
+            left, top, right, bottom = box.box
+            if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+                raise ValueError(f"{self.id}: box {box.box} must be x0 < x1, y0 < y1 within [0, 1]")
+
+
+def _flat(captions: Any, nouns: Any) -> Iterator[Any]:
+    """All texts of an entry; None where there is no tuple of them."""
+    for texts in (captions, *(nouns if isinstance(nouns, tuple) else (None,))):
+        yield from texts if isinstance(texts, tuple) else (None,)
+
+
+@dataclass(frozen=True)
 class Batch:
     """Clips with their captions and noun prompts, ready for the encoders.
 
@@ -48,11 +131,14 @@ class Batch:
     ``text_ids[noun_index[i, k]]`` the prompt of its k-th noun, real where ``noun_mask[i, k]``.
     """
 
-    ids: tuple[str, ...]
+    entries: tuple[Entry, ...]
     captions: tuple[str, ...]
+    """The caption drawn for each clip, one of its entry's."""
     nouns: tuple[tuple[str, ...], ...]
     video: UInt8[Tensor, "batch frames high wide 3"]
     seconds: Float[Tensor, "batch frames"]
+    view: Float[Tensor, "batch 4"]
+    """The part of each upright picture that is seen: x0, y0, x1, y1 in [0, 1]; mirrored clips have x0 > x1."""
     text_ids: Int[Tensor, "texts length"]
     text_mask: Bool[Tensor, "texts length"]
     caption_index: Int[Tensor, " batch"]
@@ -64,11 +150,12 @@ class Batch:
 
     def __post_init__(self) -> None:
         sizes = {
-            "ids": len(self.ids),
+            "entries": len(self.entries),
             "captions": len(self.captions),
             "nouns": len(self.nouns),
             "video": self.video.shape[0],
             "seconds": self.seconds.shape[0],
+            "view": self.view.shape[0],
             "caption_index": self.caption_index.shape[0],
             "noun_index": self.noun_index.shape[0],
         }
@@ -76,7 +163,12 @@ class Batch:
             raise ValueError(f"a batch needs one size throughout, got {sizes}")
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.entries)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Names of the clips."""
+        return tuple(entry.id for entry in self.entries)
 
     def __repr__(self) -> str:
         video = "x".join(str(n) for n in self.video.shape)
@@ -105,11 +197,12 @@ class Batch:
         used, new = torch.unique(torch.cat([caption, noun.flatten()]), return_inverse=True)
         length = int(self.text_mask[used].sum(dim=1).max())
         return Batch(
-            ids=self.ids[rows],
+            entries=self.entries[rows],
             captions=self.captions[rows],
             nouns=self.nouns[rows],
             video=self.video[rows],
             seconds=self.seconds[rows],
+            view=self.view[rows],
             text_ids=self.text_ids[used, :length],
             text_mask=self.text_mask[used, :length],
             caption_index=new[: len(caption)],

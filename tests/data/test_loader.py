@@ -5,7 +5,7 @@ from svilm.data.augment import CutPaste
 from svilm.data.language import Language, Tokenizer
 from svilm.data.loader import Clips, Data, Key, Order, evaluation_clips, training_batches
 from svilm.data.manifest import Entry, Header, Manifest, write_manifest
-from svilm.data.sample import Sampling
+from svilm.data.sample import Clip, Sampling
 
 SMALL = Sampling(num_frames=4, size=32)
 
@@ -170,6 +170,4 @@ def test_clips_that_speak_of_sides_are_never_mirrored(manifest, tokenizer, monke
     assert 0.0 in asked and 0.5 in asked
 
 
-class FAKE:
-    frames = torch.zeros(4, 32, 32, 3, dtype=torch.uint8)
-    seconds = torch.zeros(4)
+FAKE = Clip(torch.zeros(4, 32, 32, 3, dtype=torch.uint8), torch.zeros(4), (0.0, 0.0, 1.0, 1.0), False)

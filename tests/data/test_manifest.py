@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from svilm.data.manifest import Entry, Header, Manifest, ManifestError, write_manifest
+from svilm.data.manifest import Entry, Header, LabelledBox, Manifest, ManifestError, Segment, write_manifest
 
 HEADER = Header(source="test", root="videos", official=3, protocol="a list", nouns="rules", struck=("x: missing",))
 LINE = {"id": "a", "video": "a.mp4", "captions": ["a dog"], "nouns": [["dog"]]}
@@ -167,3 +167,35 @@ def test_a_double_id_writes_nothing(tmp_path: Path) -> None:
         write_manifest(path, HEADER, [entry("b"), entry("b")])
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["m.jsonl"]
+
+
+def test_labels_segments_and_boxes_come_back_as_they_were(tmp_path):
+    entry = Entry(
+        "v", "v.mp4", ("what is it?",), ((),), labels=("cat", "pet"), category="what", duration=9.5,
+        segments=(Segment(1.0, 2.5, "jump"), Segment(2.0, 3.0, "sleep")),
+        boxes=(LabelledBox((0.1, 0.2, 0.5, 1.0), ("12", "80"), 0.75, "detector"), LabelledBox((0.0, 0.0, 1.0, 1.0))),
+    )  # fmt: skip
+    header = Header("test", ".", 1, split="test", classes=("jump", "sleep"))
+    write_manifest(tmp_path / "m.jsonl", header, [entry])
+    again = Manifest(tmp_path / "m.jsonl")
+    assert again.header == header and list(again) == [entry]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        '"segments": [{"start": 2, "end": 1, "label": "x"}]',
+        '"segments": [{"start": 1, "end": 2}]',
+        '"segments": [3]',
+        '"boxes": [{"box": [0.5, 0, 0.2, 1]}]',
+        '"boxes": [{"box": [0, 0, 1.2, 1]}]',
+        '"boxes": [{"box": [0, 0, 1]}]',
+        '"labels": [3]',
+    ],
+)
+def test_a_wrong_label_segment_or_box_is_refused_with_its_line(tmp_path, part):
+    write_manifest(tmp_path / "m.jsonl", HEADER, [])
+    with open(tmp_path / "m.jsonl", "a") as file:
+        file.write('{"id": "v", "video": "v.mp4", "captions": [], "nouns": [], ' + part + "}\n")
+    with pytest.raises(ManifestError, match="line 2"):
+        Manifest(tmp_path / "m.jsonl")[0]

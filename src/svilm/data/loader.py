@@ -22,7 +22,7 @@ from svilm.data.augment import CutPaste, cut_and_paste, sample_paste
 from svilm.data.decode import DecodeError
 from svilm.data.language import Language, Tokenizer, noun_prompts, pack
 from svilm.data.manifest import Entry, Manifest
-from svilm.data.sample import Sampling, load_clip
+from svilm.data.sample import Clip, Sampling, load_clip
 from svilm.runtime import derive_seed, rank, world_size
 from svilm.types import Batch, Paste
 
@@ -56,9 +56,8 @@ class Example:
     """One clip with one of its captions, before batching."""
 
     step: int
-    id: str
-    frames: UInt8[Tensor, "frames high wide 3"]
-    seconds: Float[Tensor, " frames"]
+    entry: Entry
+    clip: Clip
     caption: str
     nouns: tuple[str, ...]
     prompts: tuple[str, ...]
@@ -138,7 +137,7 @@ class Clips(Dataset[Example]):
             rng,
             flip=self.data.flip if _SIDES.search(caption) is None else 0.0,
         )
-        return Example(step, entry.id, clip.frames, clip.seconds, caption, nouns, prompts, skipped)
+        return Example(step, entry, clip, caption, nouns, prompts, skipped)
 
 
 class Collate:
@@ -149,18 +148,19 @@ class Collate:
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
         """Stack the clips, pack the texts, blend the pixels."""
-        video = torch.stack([e.frames for e in examples])
+        video = torch.stack([e.clip.frames for e in examples])
         paste = None
         if self.data.paste.probability > 0:
             paste = self._paste(examples[0].step, len(examples), video.shape[1])
             video = cut_and_paste(video, paste, self.data.paste.clip_window)
         text = pack([e.caption for e in examples], [e.prompts for e in examples], self.tokenizer, self.data.language)
         return Batch(
-            ids=tuple(e.id for e in examples),
+            entries=tuple(e.entry for e in examples),
             captions=tuple(e.caption for e in examples),
             nouns=tuple(e.nouns for e in examples),
             video=video,
-            seconds=torch.stack([e.seconds for e in examples]),
+            seconds=torch.stack([e.clip.seconds for e in examples]),
+            view=torch.tensor([e.clip.view for e in examples]),
             text_ids=text.ids,
             text_mask=text.mask,
             caption_index=text.caption_index,

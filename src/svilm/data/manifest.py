@@ -10,12 +10,16 @@ worker processes.
 import json
 import mmap
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from svilm.types import Entry, LabelledBox, Segment
+
+__all__ = ["Entry", "Header", "LabelledBox", "Manifest", "ManifestError", "Segment", "write_manifest"]
 
 VERSION = 1
 
@@ -40,42 +44,10 @@ class Header:
     """Which extractor made the noun phrases, for instance "textblob+repairs" or "spacy:en_core_web_sm"."""
     struck: tuple[str, ...] = ()
     """Items of the official list left out in the open (missing or undecodable), as "id: reason"."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One clip: part of a video with its captions.
-
-    ``start`` and ``end`` are seconds, half-open; None means from the beginning, to the end.
-    ``nouns[j]`` are the noun phrases of ``captions[j]``; both have the same length.
-    """
-
-    id: str
-    video: str
-    captions: tuple[str, ...]
-    nouns: tuple[tuple[str, ...], ...]
-    start: float | None = None
-    end: float | None = None
-    scene_changes: tuple[float, ...] = ()
-    """Known scene changes, seconds from the beginning of the video; used to test temporal grouping."""
-
-    def __post_init__(self) -> None:
-        if not self.id or not self.video:
-            raise ValueError(f"id and video must not be empty, got {self.id!r}, {self.video!r}")
-        if not all(isinstance(value, str) for value in (self.id, self.video, *_flat(self.captions, self.nouns))):
-            raise ValueError(f"{self.id}: id, video, captions and nouns must be texts")
-        if "\0" in self.video:
-            raise ValueError(f"video {self.video!r} has a NUL character")
-        if len(self.captions) != len(self.nouns):
-            raise ValueError(f"{self.id}: {len(self.captions)} captions but {len(self.nouns)} lists of nouns")
-        start = 0.0 if self.start is None else self.start
-        times = (start, 0.0 if self.end is None else self.end, *self.scene_changes)
-        if not all(isinstance(time, (int, float)) and not isinstance(time, bool) for time in times):
-            raise ValueError(f"{self.id}: start, end and scene_changes must be numbers, got {times}")
-        if not (np.isfinite(start) and start >= 0):
-            raise ValueError(f"{self.id}: start is {self.start}, must be a finite number of seconds >= 0")
-        if self.end is not None and not (np.isfinite(self.end) and self.end > start):
-            raise ValueError(f"{self.id}: end is {self.end}, must be finite and after start ({start})")
+    split: str = "train"
+    """What the list is used for: "train", "val" or "test"."""
+    classes: tuple[str, ...] = ()
+    """Names of all classes in their official order, where the labels come from a closed list."""
 
 
 class Manifest:
@@ -187,15 +159,16 @@ def _record(kind: Any, data: dict[str, Any], path: Path, number: int) -> Any:
     if unknown:
         raise ManifestError(f"{path}: line {number} has unknown field {unknown[0]!r}; known: {sorted(known)}")
     try:
-        return kind(**{k: _tuples(v) for k, v in data.items()})
-    except (TypeError, ValueError) as error:
+        return kind(**{k: _nested(k, v) if k in _NESTED and kind is Entry else _tuples(v) for k, v in data.items()})
+    except (AttributeError, TypeError, ValueError) as error:
         raise ManifestError(f"{path}: line {number}: {error}") from None
 
 
-def _flat(captions: Any, nouns: Any) -> Iterator[Any]:
-    """All texts of an entry; None where there is no tuple of them."""
-    for texts in (captions, *(nouns if isinstance(nouns, tuple) else (None,))):
-        yield from texts if isinstance(texts, tuple) else (None,)
+_NESTED: Mapping[str, Any] = {"segments": Segment, "boxes": LabelledBox}
+
+
+def _nested(name: str, rows: Any) -> Any:
+    return tuple(_NESTED[name](**{k: _tuples(v) for k, v in row.items()}) for row in rows)
 
 
 def _tuples(value: Any) -> Any:

@@ -67,6 +67,12 @@ class Clip:
     mirrored: bool
     """Whether left and right are exchanged (after the cut)."""
 
+    @property
+    def view(self) -> tuple[float, float, float, float]:
+        """The box, with x0 and x1 exchanged when mirrored: x of the picture shows at (x - x0) / (x1 - x0)."""
+        x0, y0, x1, y1 = self.box
+        return (x1, y0, x0, y1) if self.mirrored else self.box
+
 
 def load_clip(
     path: str | os.PathLike[str],

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from svilm.data.manifest import Entry, Header, write_manifest
+from svilm.data.manifest import Entry, Header, LabelledBox, Segment, write_manifest
 from svilm.data.nouns import Phrases, extractor_name, noun_phrases
 from svilm.data.prepare import Check, Split
 from svilm.data.prepare.accounts import EXAMPLES, Kind, Lost, Summary, Tally
@@ -49,6 +49,11 @@ class Clip:
     start: float | None = None
     end: float | None = None
     scene_changes: tuple[float, ...] = ()
+    labels: tuple[str, ...] = ()
+    category: str = ""
+    segments: tuple[Segment, ...] = ()
+    boxes: tuple[LabelledBox, ...] = ()
+    duration: float | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,10 @@ class Listing:
     published: int | None = None
     """How many clips the official list has, if that is well known."""
     notes: tuple[str, ...] = ()
+    nouns: bool = True
+    """Whether noun phrases are extracted from the captions; questions and class names need none."""
+    classes: tuple[str, ...] = ()
+    """Names of all classes in their official order, where labels come from a closed list."""
 
 
 def unique(rows: Iterable[Clip | Refusal]) -> Iterator[Clip | Refusal]:
@@ -122,14 +131,17 @@ def prepare(
         root=_root(folder.root, to),
         official=account.rows,
         protocol=listing.protocol,
-        nouns=name,
+        nouns=name if listing.nouns else "",
         struck=tuple(f"{lost.id}: {lost.reason}" for lost in account.struck),
+        split=listing.split,
+        classes=listing.classes,
     )
     kept = (outcome for outcome in _judged(listing, folder, verdicts) if isinstance(outcome, _Kept))
     workers = workers if account.kept > FEW_CLIPS else 0
-    shown = iter(tqdm(kept, desc="noun phrases", unit="clip", total=account.kept))
+    shown = iter(tqdm(kept, desc="noun phrases" if listing.nouns else "writing", unit="clip", total=account.kept))
     nouns = Counter[str]()
-    written = write_manifest(to, header, _counted(_entries(shown, extractor, workers), nouns))
+    entries = _entries(shown, extractor, workers) if listing.nouns else map(_plain_entry, shown)
+    written = write_manifest(to, header, _counted(entries, nouns))
     return Summary(
         manifest=to,
         source=listing.source,
@@ -225,7 +237,24 @@ def _entry(kept: _Kept, nouns: tuple[Phrases, ...]) -> Entry:
     clip, end = kept.clip, kept.clip.end
     if end is not None and kept.duration is not None:
         end = min(end, kept.duration)
-    return Entry(clip.id, kept.file, clip.captions, nouns, clip.start, end, clip.scene_changes)
+    return Entry(
+        clip.id,
+        kept.file,
+        clip.captions,
+        nouns,
+        clip.start,
+        end,
+        clip.scene_changes,
+        clip.labels,
+        clip.category,
+        clip.segments,
+        clip.boxes,
+        clip.duration,
+    )
+
+
+def _plain_entry(kept: _Kept) -> Entry:
+    return _entry(kept, ((),) * len(kept.clip.captions))
 
 
 def _counted(entries: Iterable[Entry], counts: Counter[str]) -> Iterator[Entry]:
