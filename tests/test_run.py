@@ -8,11 +8,16 @@ import pytest
 import torch
 
 import svilm
-from svilm.config import ConfigError, override
+from svilm.config import ConfigError, build, override
+from svilm.data.augment import CutPaste
 from svilm.data.prepare import folder, msrvtt, videocc
 from svilm.data.prepare.common import prepare
+from svilm.engine.optim import Optim
+from svilm.engine.trainer import Training
+from svilm.models.dual import SIZES
 from svilm.recipes import recipe
-from svilm.run import Run, evaluate, execute, load_run
+from svilm.run import Run, Start, evaluate, execute, fitted, load_run
+from svilm.tasks.pretrain import Pretrain
 
 SMALL = (
     "training.steps=3", "training.log_every=1", "training.save_every=2", "data.batch=8", "data.workers=0",
@@ -107,8 +112,7 @@ def test_a_folder_without_a_run(tmp_path):
 
 def test_evaluating_a_saved_model_gives_the_scores_of_the_run(finished):
     place, scores = finished
-    model = svilm.load(str(place), device="cpu")
-    assert evaluate(load_run(place), model.encoder, place) == scores
+    assert evaluate(load_run(place), place) == scores
 
 
 def test_five_lines_of_python(finished, world):
@@ -210,3 +214,38 @@ def test_pushing_uploads_the_saved_model(finished, monkeypatch):
         "repository": ("me/model", True, True),
         "files": ["README.md", "config.json", "model.safetensors", "tokenizer.json"],
     }
+
+
+def test_a_run_starts_from_another(finished, run, tmp_path):
+    place, before = finished
+    tuned = run.model_copy(
+        update={
+            "start": Start(model=str(place)),
+            "model": SIZES["small"],  # the weights bring their own shape
+            "task": Pretrain(grounding=0.0, grouping=0.0),
+            "data": run.data.model_copy(update={"paste": CutPaste(probability=0.0), "captions": "expand"}),
+            "optim": Optim(optimizer="sgd", lr=1e-12),
+            "training": Training(steps=1, keep="best", validation=run.retrieval.manifest),
+        }
+    )
+    scores = execute(tuned, tmp_path / "tuned")
+    assert load_run(tmp_path / "tuned").model == load_run(place).model
+    after = {name: value for name, value in scores.items() if name.startswith("retrieval/")}
+    assert after == {name: value for name, value in before.items() if name.startswith("retrieval/")}
+    protocols = json.loads((tmp_path / "tuned" / "protocols.json").read_text())
+    assert "CHOSEN ON A TEST SPLIT" in protocols["retrieval"]["protocol"]
+    with pytest.raises(ConfigError, match=r"start\.model brings the whole model"):
+        fitted(tuned.model_copy(update={"start": Start(model=str(place), text="bert")}), 10)
+
+
+def test_the_task_of_a_run_is_known_by_its_kind(run):
+    data = json.loads(run.model_dump_json())
+    assert build(Run, data) == run
+    assert build(Run, {**data, "task": {"kind": "pretrain", "grouping": 0.5}}).task == Pretrain(grouping=0.5)
+    with pytest.raises(ConfigError, match=r"no module svilm\.tasks\.nothing"):
+        build(Run, {**data, "task": {"kind": "nothing"}})
+    with pytest.raises(ConfigError, match=r"did you mean 'task\.grouping'"):
+        build(Run, {**data, "task": {"kind": "pretrain", "groupin": 1.0}})
+    with pytest.raises(ConfigError, match=r"did you mean 'task\.grounding'"):
+        override(run, ["task.groundin=1"])
+    assert override(run, ["task.grounding=0.25"]).task == run.task.model_copy(update={"grounding": 0.25})

@@ -53,10 +53,13 @@ def override(config: C, settings: Sequence[str]) -> C:
             raise ConfigError(f"--set {setting!r}: write it as name=value, for instance optim.lr=0.001")
         *parents, leaf = name.strip().split(".")
         place: Any = data
+        held: Any = config
         kinds: tuple[type[Config], ...] = (type(config),)
         for depth, part in enumerate(parents):
-            annotation = _annotation(type(config), parents[:depth], part, kinds)
-            kinds = _configs(annotation)
+            held = getattr(held, part, None)
+            kinds = _configs(_annotation(type(config), parents[:depth], part, kinds))
+            if isinstance(held, Config):  # its own class first: the field may be stated by a base of it
+                kinds = tuple(dict.fromkeys((type(held), *kinds)))
             if not kinds or not isinstance(place.setdefault(part, None), dict | None):
                 inside = ".".join(parents[: depth + 1])
                 raise ConfigError(f"{inside} is a single value and has no setting {leaf!r} inside it")
@@ -106,9 +109,10 @@ def _fits(annotation: Any, value: Any) -> bool:
 
 
 def _configs(annotation: Any) -> tuple[type[Config], ...]:
-    """The settings classes that a field of this type may hold: one, several of a union, or none."""
+    """The settings classes that a field of this type may hold: one with all below it, several of a union, or none."""
     if isinstance(annotation, type) and issubclass(annotation, Config):
-        return (annotation,)
+        below = (kind for child in annotation.__subclasses__() for kind in _configs(child))
+        return tuple(dict.fromkeys((annotation, *below)))
     return tuple(kind for part in get_args(annotation) for kind in _configs(part))
 
 

@@ -6,18 +6,23 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, SerializeAsAny, field_validator
+from safetensors.torch import load_file, save_file
+from torch import nn
 
 from svilm.config import Config, ConfigError, build, settings
 from svilm.data.language import Tokenizer
-from svilm.data.loader import Data, training_batches
+from svilm.data.loader import Data
 from svilm.data.manifest import Manifest
 from svilm.engine.optim import Optim
+from svilm.engine.task import Context, Job, TaskSettings, task_settings
 from svilm.engine.trainer import Training, train
 from svilm.model import ModelConfig, SViLM
 from svilm.models.dual import DualEncoder, DualEncoderConfig
@@ -36,7 +41,7 @@ from svilm.runtime import (
 from svilm.tasks import retrieval as retrieving
 from svilm.tasks import temporal as scenes
 from svilm.tasks.common import Reader
-from svilm.tasks.pretrain import Pretrain, PretrainTask
+from svilm.tasks.pretrain import Pretrain
 from svilm.types import Batch, Scores
 from svilm.version import __version__
 
@@ -44,6 +49,8 @@ from svilm.version import __version__
 class Start(Config):
     """Weights and word pieces to start from; empty means from scratch."""
 
+    model: str = ""
+    """Pre-trained S-ViLM: a run, a saved model, or an id on the hub; brings its own shape and word pieces."""
     video: str = ""
     """ViViT or VideoMAE in Hugging Face format: a folder, or an id on the hub."""
     text: str = ""
@@ -66,11 +73,11 @@ class Run(Config):
     model: DualEncoderConfig
     """Shape of the encoders."""
     start: Start = Start()
-    """Published weights to start from."""
+    """Weights to start from."""
     data: Data = Data()
     """Training clips."""
-    task: Pretrain = Pretrain()
-    """The losses."""
+    task: SerializeAsAny[TaskSettings] = Pretrain()
+    """What is learned: the losses of pre-training, or a downstream task."""
     optim: Optim = Optim()
     """The optimiser."""
     training: Training = Training()
@@ -79,6 +86,13 @@ class Run(Config):
     """Retrieval evaluation."""
     temporal: scenes.Temporal = scenes.Temporal()
     """Scene change evaluation."""
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _task_of_its_kind(cls, value: Any) -> Any:
+        """Plain data becomes the settings of the task that its `kind` names."""
+        kind = value.get("kind", "pretrain") if isinstance(value, dict) else None
+        return task_settings(kind).model_validate_json(json.dumps(value)) if isinstance(kind, str) else value
 
     def model_config_of(self) -> ModelConfig:
         """What a saved model of this run remembers."""
@@ -112,73 +126,116 @@ def execute(run: Run, folder: Path) -> dict[str, float]:
             folder.mkdir(parents=True, exist_ok=True)
             _tokenizer_of(run, manifest).save(folder)
         gather_objects(None)  # the other ranks wait for the tokenizer
-        tokenizer = Tokenizer.load(folder)
-        run = fitted(run, len(tokenizer))
+        run = fitted(run, len(Tokenizer.load(folder)))
         if rank() == 0:
             _write_description(run, folder)
-        steps = total_steps(run, len(manifest))
-        encoder = initial_encoder(run).to(device)
-
-        def batches(start: int, stop: int) -> Iterable[Batch]:
-            return training_batches(
-                manifest,
-                run.data,
-                tokenizer,
-                seed=run.seed,
-                start=start,
-                stop=stop,
-                pin=device.type == "cuda",
-            )
-
-        trained = cast(
-            DualEncoder,
-            train(
-                encoder,
-                PretrainTask(run.task).to(device),
-                batches,
-                training=run.training,
-                optim=run.optim,
-                steps=steps,
-                seed=run.seed,
-                device=device,
-                folder=folder,
-                skip_budget=run.data.skip_budget,
-                first_batch=lambda batch: _draw_first_batch(batch, folder),
-                evaluate=lambda model: _joined(evaluations(run, cast(DualEncoder, model), tokenizer)),
-            ),
+        context = _context(run, folder, device, lambda: initial_encoder(run).to(device))
+        job = run.task.job(context)
+        trained = train(
+            job.model,
+            job.task.to(device),
+            job.batches,
+            training=run.training,
+            optim=run.optim,
+            steps=total_steps(run, job.items),
+            seed=run.seed,
+            device=device,
+            folder=folder,
+            skip_budget=run.data.skip_budget,
+            first_batch=lambda batch: _draw_first_batch(batch, folder),
+            evaluate=lambda model: _flat(_families(run, job, model, context)),
+            judge=_judge(run, job),
         )
         if rank() == 0:
-            SViLM(trained, tokenizer, run.model_config_of()).save_pretrained(folder / "model", _card(run))
-        return evaluate(run, trained, folder)
+            _save_model(run, job, trained, context)
+        return _scored(run, job, trained, context)
     finally:
         close_distributed()
 
 
-def evaluate(run: Run, model: DualEncoder, folder: Path) -> dict[str, float]:
-    """Score a trained model beside an untrained one of the same shape; writes and returns scores.json.
+def evaluate(run: Run, folder: Path) -> dict[str, float]:
+    """Score the trained model in ``folder`` again, as ``run`` says; writes and returns scores.json.
 
-    The untrained scores have names such as ``retrieval_untrained/...``; protocols.json says how each was computed.
+    Untrained scores have names such as ``retrieval_untrained/...``; protocols.json says how each was computed.
+    Raises ValueError when the run has not finished.
     """
-    tokenizer = Tokenizer.load(folder)
-    untrained = initial_encoder(run.model_copy(update={"start": Start()})).to(next(model.parameters()).device)
-    families = evaluations(run, model, tokenizer)
-    baseline = evaluations(run, untrained, tokenizer)
-    scores: dict[str, float] = {}
-    for name, family in families.items():
-        scores |= family.metrics
-        scores |= {f"{name}/scored": float(family.scored), f"{name}/official": float(family.official)}
-        scores |= {
-            key.replace(f"{name}/", f"{name}_untrained/", 1): value
-            for key, value in baseline[name].metrics.items()
-            if key.startswith(f"{name}/")
-        }
+    device = device_for(run.device)
+    context = _context(run, folder, device, lambda: SViLM.from_pretrained(folder, run.device).encoder)
+    job = run.task.job(context)
+    heads = folder / "model" / "task.safetensors"
+    if heads.is_file():
+        job.task.load_state_dict(load_file(heads))
+    return _scored(run, job, job.model, context)
+
+
+def _context(run: Run, folder: Path, device: torch.device, make_encoder: Callable[[], DualEncoder]) -> Context:
+    return Context(folder, run.seed, device, run.data, make_encoder, lambda: Tokenizer.load(folder))
+
+
+def _judge(run: Run, job: Job) -> Callable[[nn.Module], float] | None:
+    """What chooses the best weights: the task's own number on the validation manifest."""
+    if run.training.keep == "last":
+        return None
+    manifest = Manifest(_required(run.training.validation, "training.validation"))
+    if job.judge is None:
+        raise ConfigError(f"training.keep = best: task {run.task.kind} cannot judge weights; use last")
+    return partial(_call, job.judge, manifest)
+
+
+def _call(judge: Callable[[nn.Module, Manifest], float], manifest: Manifest, model: nn.Module) -> float:
+    return judge(model, manifest)
+
+
+def _save_model(run: Run, job: Job, trained: nn.Module, context: Context) -> None:
+    """The encoder for `svilm.load` (also one that stayed frozen, if it was used), and the heads of the task."""
+    encoder = trained if isinstance(trained, DualEncoder) else vars(context).get("encoder")
+    place = context.folder / "model"
+    if encoder is not None:
+        SViLM(encoder, context.tokenizer, run.model_config_of()).save_pretrained(place, _card(run))
+    heads = {name: tensor.detach().cpu().contiguous() for name, tensor in job.task.state_dict().items()}
+    if heads:
+        place.mkdir(exist_ok=True)
+        save_file(heads, place / "task.safetensors", metadata={"format": "pt", "kind": run.task.kind})
+
+
+def _scored(run: Run, job: Job, model: nn.Module, context: Context) -> dict[str, float]:
+    """scores.json of a model, with what the same encoder scores before any training beside it."""
+    families = _families(run, job, model, context)
+    scores = _flat(families)
+    if isinstance(model, DualEncoder) and (run.retrieval.manifest or run.temporal.manifest):
+        untrained = initial_encoder(run.model_copy(update={"start": Start()})).to(context.device)
+        for name, family in evaluations(run, untrained, context.tokenizer).items():
+            scores |= {
+                key.replace(f"{name}/", f"{name}_untrained/", 1): value
+                for key, value in family.metrics.items()
+                if key.startswith(f"{name}/")
+            }
     if rank() == 0:
         protocols = {
             name: {"protocol": family.protocol, "scored": family.scored, "official": family.official}
             for name, family in families.items()
         }
-        _write_json(folder / "scores.json", scores)
-        _write_json(folder / "protocols.json", protocols)
+        _write_json(context.folder / "scores.json", scores)
+        _write_json(context.folder / "protocols.json", protocols)
+    return scores
+
+
+def _families(run: Run, job: Job, model: nn.Module, context: Context) -> dict[str, Scores]:
+    """All scores of a model by family; when the weights were chosen by a test split, their protocols say so."""
+    found = dict(job.evaluate(model))
+    if isinstance(model, DualEncoder):
+        found = {**evaluations(run, model, context.tokenizer), **found}
+    if run.training.keep == "best" and Manifest(run.training.validation).header.split == "test":
+        remark = "; WEIGHTS CHOSEN ON A TEST SPLIT"
+        found = {name: replace(scores, protocol=scores.protocol + remark) for name, scores in found.items()}
+    return found
+
+
+def _flat(families: Mapping[str, Scores]) -> dict[str, float]:
+    scores: dict[str, float] = {}
+    for name, family in families.items():
+        counts = {f"{name}/scored": float(family.scored), f"{name}/official": float(family.official)}
+        scores |= {**family.metrics, **counts}
     return scores
 
 
@@ -202,15 +259,20 @@ def reader_of(run: Run, tokenizer: Tokenizer) -> Reader:
     return Reader(tokenizer, run.data.sampling, run.data.language, run.data.workers)
 
 
-def total_steps(run: Run, clips: int) -> int:
-    """Optimiser steps of a run over ``clips`` training clips."""
-    return run.training.steps or max(1, round(run.training.epochs * (clips // run.data.batch)))
+def total_steps(run: Run, items: int) -> int:
+    """Optimiser steps of a run over so many training items an epoch."""
+    return run.training.steps or max(1, round(run.training.epochs * (items // run.data.batch)))
 
 
 def initial_encoder(run: Run) -> DualEncoder:
-    """The dual encoder before the first step: seeded, with published weights where `start` names them."""
+    """The dual encoder before the first step: seeded, with other weights where `start` names them.
+
+    `start.model` brings all of them.
+    """
     seed_everything(derive_seed(run.seed, "weights"))
     encoder = DualEncoder(run.model)
+    if run.start.model:
+        encoder.load_state_dict(SViLM.from_pretrained(run.start.model, "cpu").encoder.state_dict())
     for part, load in (("video", load_video), ("text", load_text)):
         source = getattr(run.start, part)
         if source:
@@ -222,6 +284,11 @@ def initial_encoder(run: Run) -> DualEncoder:
 
 def fitted(run: Run, vocabulary: int) -> Run:
     """The run with encoders of the shape of the weights they start from, and with as many word pieces as there are."""
+    if run.start.model:
+        if run.start.video or run.start.text or run.start.tokenizer:
+            raise ConfigError("start.model brings the whole model; leave start.video, text and tokenizer empty")
+        known = SViLM.from_pretrained(run.start.model, "cpu").config.model
+        return run.model_copy(update={"model": known})
     video, text = run.model.video, run.model.text
     if run.start.video:
         video = video_config_of(run.start.video, video)
@@ -233,6 +300,8 @@ def fitted(run: Run, vocabulary: int) -> Run:
 
 
 def _tokenizer_of(run: Run, manifest: Manifest) -> Tokenizer:
+    if run.start.model:
+        return SViLM.from_pretrained(run.start.model, "cpu").tokenizer
     source = run.start.tokenizer or run.start.text
     if source:
         from svilm.hub import local_folder
@@ -294,24 +363,18 @@ def _commit() -> str:
         return "unknown"
 
 
-def _joined(families: dict[str, Scores]) -> Scores | None:
-    if not families:
-        return None
-    metrics = {name: value for family in families.values() for name, value in family.metrics.items()}
-    first = next(iter(families.values()))
-    return Scores(metrics, first.scored, first.official, "")
+def _draw_first_batch(batch: Any, folder: Path) -> None:
+    """The picture of what the model sees; batches of frozen features have none."""
+    if isinstance(batch, Batch):
+        from svilm.draw import first_batch
 
-
-def _draw_first_batch(batch: Batch, folder: Path) -> None:
-    from svilm.draw import first_batch
-
-    first_batch(batch, folder / "first_batch.png")
+        first_batch(batch, folder / "first_batch.png")
 
 
 def _card(run: Run) -> str:
-    started = ", ".join(source for source in (run.start.video, run.start.text) if source)
+    started = ", ".join(source for source in (run.start.model, run.start.video, run.start.text) if source)
     note = f"\nInitialised from {started}; their licences apply to these weights too.\n" if started else ""
-    return f"Recipe `{run.recipe}`, seed {run.seed}.{note}\n"
+    return f"Recipe `{run.recipe}`, task {run.task.kind}, seed {run.seed}.{note}\n"
 
 
 def _required(value: str, name: str) -> str:

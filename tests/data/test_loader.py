@@ -3,7 +3,7 @@ import torch
 
 from svilm.data.augment import CutPaste
 from svilm.data.language import Language, Tokenizer
-from svilm.data.loader import Clips, Data, Key, Order, evaluation_clips, training_batches
+from svilm.data.loader import Clips, Data, Items, Key, Order, evaluation_clips, training_batches
 from svilm.data.manifest import Entry, Header, Manifest, write_manifest
 from svilm.data.sample import Clip, Sampling
 
@@ -32,7 +32,7 @@ def tokenizer(manifest):
 
 
 def batches(manifest, tokenizer, data, start=0, stop=4, seed=0):
-    return list(training_batches(manifest, data, tokenizer, seed=seed, start=start, stop=stop))
+    return list(training_batches(Items(manifest, data.captions), data, tokenizer, seed=seed, start=start, stop=stop))
 
 
 def same(one, other):
@@ -163,7 +163,7 @@ def test_evaluation_reads_centre_frames_in_manifest_order(manifest):
 def test_clips_that_speak_of_sides_are_never_mirrored(manifest, tokenizer, monkeypatch):
     asked = []
     monkeypatch.setattr("svilm.data.loader.load_clip", lambda *a, flip, **k: asked.append(flip) or FAKE)
-    clips = Clips(manifest, Data(flip=0.5, sampling=SMALL, language=Language()), 0)
+    clips = Clips(Items(manifest), Data(flip=0.5, sampling=SMALL, language=Language()), 0)
     captions = [clips[Key(0, 0, position, index)].caption for position in range(30) for index in range(12)]
     for caption, flip in zip(captions, asked, strict=True):
         assert flip == (0.0 if "left" in caption or "right" in caption else 0.5)
@@ -171,3 +171,13 @@ def test_clips_that_speak_of_sides_are_never_mirrored(manifest, tokenizer, monke
 
 
 FAKE = Clip(torch.zeros(4, 32, 32, 3, dtype=torch.uint8), torch.zeros(4), (0.0, 0.0, 1.0, 1.0), False)
+
+
+def test_expanded_items_are_all_captions_of_all_clips(manifest):
+    items = Items(manifest, "expand")
+    pairs = [(entry.id, number) for entry in manifest for number in range(len(entry.captions))]
+    assert len(items) == len(pairs) > len(Items(manifest)) == len(manifest)
+    assert [(entry.id, number) for entry, number in map(items.find, range(len(items)))] == pairs
+    clips = Clips(items, Data(sampling=SMALL), 0)
+    wanted = [caption for entry in manifest for caption in entry.captions]
+    assert [clips[Key(0, 0, n, n)].caption for n in range(6)] == wanted[:6]

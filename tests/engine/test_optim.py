@@ -75,3 +75,9 @@ def test_sgd_is_the_papers():
     optimizer = build_optimizer(Optim(), [("a.weight", torch.nn.Parameter(torch.zeros(2, 2)))])
     assert isinstance(optimizer, torch.optim.SGD)
     assert optimizer.param_groups[0]["momentum"] == 0.9
+
+
+def test_milestones_are_stairs_instead_of_a_cosine():
+    config = Optim(optimizer="adam", warmup=0.0, milestones=(0.5, 0.75))
+    rates = [rate_at(config, step, 8) for step in range(8)]
+    assert rates == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01])

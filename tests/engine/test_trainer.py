@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from small import CONFIG, batch, model
+from svilm.config import ConfigError
 from svilm.engine.checkpoint import Checkpoints
 from svilm.engine.logbook import read_metrics
 from svilm.engine.optim import Optim
@@ -11,7 +12,7 @@ from svilm.engine.task import Task
 from svilm.engine.trainer import NonFiniteError, Training, backward, train
 from svilm.models.grouping import GroupingConfig
 from svilm.tasks.pretrain import Pretrain, PretrainTask
-from svilm.types import Scores, Terms
+from svilm.types import Terms
 
 
 def quiet(config=CONFIG):
@@ -155,12 +156,11 @@ def test_the_first_batch_is_seen_once_before_any_step(tmp_path):
 
 
 def test_evaluations_on_the_way_are_logged(tmp_path):
-    scores = Scores({"retrieval/text_to_video/R@1": 12.0}, 1, 1, "")
     run(
         tmp_path,
         4,
         training=Training(steps=4, log_every=2, save_every=4, evaluate_every=2),
-        evaluate=lambda encoder: scores,
+        evaluate=lambda encoder: {"retrieval/text_to_video/R@1": 12.0},
     )
     found = [row for row in read_metrics(tmp_path) if "retrieval/text_to_video/R@1" in row]
     assert [row["step"] for row in found] == [2]
@@ -169,3 +169,29 @@ def test_evaluations_on_the_way_are_logged(tmp_path):
 def test_bf16_keeps_weights_in_fp32_and_finite(tmp_path):
     encoder = run(tmp_path, 2, training=Training(steps=2, precision="bf16", micro_batch=4))
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in encoder.parameters())
+
+
+def test_the_best_weights_are_kept(tmp_path):
+    """Also over an interruption, after which the best step is not judged again."""
+    values = {1: 0.0, 2: 7.0, 3: 1.0, 4: 3.0}
+    training = Training(steps=4, save_every=1, evaluate_every=1, keep="best")
+
+    seen = {}
+
+    def judge(encoder):
+        step = len(seen) + 1
+        seen[step] = {name: p.detach().clone() for name, p in encoder.named_parameters()}
+        return values[step]
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, 4, training=training, judge=judge, stop=2)
+    best = run(tmp_path, 4, training=training, judge=judge, encoder=model(seed=9))
+    assert set(seen) == {1, 2, 3, 4}
+    for name, parameter in best.named_parameters():
+        assert torch.equal(parameter, seen[2][name]), name
+    assert [row["keep/best"] for row in read_metrics(tmp_path) if "keep/best" in row] == [0.0, 7.0, 1.0, 3.0]
+
+
+def test_the_best_weights_need_something_to_choose_by(tmp_path):
+    with pytest.raises(ConfigError, match=r"training\.validation"):
+        run(tmp_path, 1, training=Training(steps=1, keep="best"))

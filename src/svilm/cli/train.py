@@ -20,7 +20,7 @@ Settings = Annotated[
     ),
 ]
 DataFile = Annotated[Path | None, typer.Option("--data", help="Training manifest, made by `svilm prepare`.")]
-TestFile = Annotated[Path | None, typer.Option("--test", help="Retrieval test manifest.")]
+TestFile = Annotated[Path | None, typer.Option("--test", help="Test manifest.")]
 ScenesFile = Annotated[Path | None, typer.Option("--scenes", help="Manifest whose entries state scene changes.")]
 
 
@@ -62,12 +62,10 @@ def evaluate(
     settings: Settings = None,
 ) -> None:
     """Score a run again, on its own test manifests or on others; rewrites scores.json."""
-    from svilm.model import SViLM
     from svilm.run import evaluate as score
     from svilm.run import load_run
 
-    description = _with_files(load_run(run), None, test, scenes, settings)
-    print_scores(score(description, SViLM.from_pretrained(run, description.device).encoder, run))
+    print_scores(score(_with_files(load_run(run), None, test, scenes, settings), run))
 
 
 def look(
@@ -78,7 +76,7 @@ def look(
 ) -> None:
     """Draw the first training batch of a manifest, without training: frames, captions, nouns, seams."""
     from svilm.data.language import Tokenizer
-    from svilm.data.loader import training_batches
+    from svilm.data.loader import Items, training_batches
     from svilm.data.manifest import Manifest
     from svilm.draw import first_batch
 
@@ -87,7 +85,7 @@ def look(
     size = min(8, len(manifest))
     few = run.data.model_copy(update={"batch": size, "workers": 0})
     tokenizer = Tokenizer.train((c for e in manifest for c in e.captions), run.model.text.vocabulary)
-    first_batch(next(iter(training_batches(manifest, few, tokenizer, seed=run.seed, start=0, stop=1))), to)
+    first_batch(next(iter(training_batches(Items(manifest), few, tokenizer, seed=run.seed, start=0, stop=1))), to)
     print(to)
 
 
@@ -130,7 +128,8 @@ def _with_files(
 ) -> "Run":
     from svilm.config import override
 
-    files = {"data.manifest": data, "retrieval.manifest": test, "temporal.manifest": scenes}
+    tested = "task.test" if "test" in type(run.task).model_fields else "retrieval.manifest"
+    files = {"data.manifest": data, tested: test, "temporal.manifest": scenes}
     given = [f"{name}={json.dumps(str(path.absolute()))}" for name, path in files.items() if path is not None]
     return override(run, [*given, *(settings or [])])
 

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -35,6 +35,8 @@ class Data(Config):
 
     manifest: str = ""
     """Training manifest, made by `svilm prepare`."""
+    captions: Literal["random", "expand"] = "random"
+    """Of a clip with several captions an epoch shows one drawn at random, or (expand) each as an item of its own."""
     batch: int = Field(64, ge=1)
     """Clips per step over all ranks together."""
     workers: int = Field(1, ge=0)
@@ -49,6 +51,25 @@ class Data(Config):
     """Captions and nouns."""
     paste: CutPaste = CutPaste()
     """Cut-and-paste (section 3.2)."""
+
+
+class Items:
+    """The training items of a manifest: its entries or, expanded, each of their captions."""
+
+    def __init__(self, manifest: Manifest, captions: Literal["random", "expand"] = "random") -> None:
+        self.manifest = manifest
+        self._ends = np.cumsum([len(entry.captions) for entry in manifest]) if captions == "expand" else None
+
+    def __len__(self) -> int:
+        return len(self.manifest) if self._ends is None else int(self._ends[-1])
+
+    def find(self, index: int) -> tuple[Entry, int | None]:
+        """The entry of an item, and the number of its caption where that is settled."""
+        if self._ends is None:
+            return self.manifest[index], None
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        entry = self.manifest[number]
+        return entry, index - int(self._ends[number]) + len(entry.captions)
 
 
 @dataclass(frozen=True)
@@ -66,7 +87,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Key:
-    """Which example to make: the step it belongs to, its position in the epoch, the entry found there."""
+    """Which example to make: the step it belongs to, its position in the epoch, the item found there."""
 
     step: int
     epoch: int
@@ -108,29 +129,31 @@ class Order(Sampler[list[Key]]):
 class Clips(Dataset[Example]):
     """Examples by key.  An unreadable clip is replaced by another, always the same one, and counted."""
 
-    def __init__(self, manifest: Manifest, data: Data, seed: int) -> None:
-        self.manifest, self.data, self.seed = manifest, data, seed
+    def __init__(self, items: Items, data: Data, seed: int) -> None:
+        self.items, self.data, self.seed = items, data, seed
 
     def __getitem__(self, key: Key) -> Example:
         rng = np.random.default_rng(derive_seed(self.seed, "clip", key.epoch, key.position))
         skipped: Counter[str] = Counter()
         index = key.index
         for _ in range(_CANDIDATES):
-            entry = self.manifest[index]
+            entry, caption = self.items.find(index)
             try:
-                return self._example(key.step, entry, rng, skipped)
+                return self._example(key.step, entry, caption, rng, skipped)
             except DecodeError as error:
                 skipped[error.reason] += 1
                 last = error
-            index = int(rng.integers(len(self.manifest)))
+            index = int(rng.integers(len(self.items)))
         raise ValueError(f"{_CANDIDATES} clips in a row could not be read, the last one: {last}")
 
-    def _example(self, step: int, entry: Entry, rng: np.random.Generator, skipped: Counter[str]) -> Example:
-        choice = int(rng.integers(len(entry.captions)))
+    def _example(
+        self, step: int, entry: Entry, settled: int | None, rng: np.random.Generator, skipped: Counter[str]
+    ) -> Example:
+        choice = int(rng.integers(len(entry.captions))) if settled is None else settled
         caption = entry.captions[choice]
         nouns, prompts = noun_prompts(entry.nouns[choice], self.data.language.nouns, rng)
         clip = load_clip(
-            self.manifest.path_of(entry),
+            self.items.manifest.path_of(entry),
             entry.start,
             entry.end,
             self.data.sampling,
@@ -188,7 +211,7 @@ class Collate:
 
 
 def training_batches(
-    manifest: Manifest,
+    items: Items,
     data: Data,
     tokenizer: Tokenizer,
     *,
@@ -199,8 +222,8 @@ def training_batches(
 ) -> DataLoader[Batch]:
     """This rank's batches of steps ``start`` <= step < ``stop``, decoded ahead by worker processes."""
     loader: DataLoader[Any] = DataLoader(  # torch types it by what the dataset holds, not by what collate makes
-        Clips(manifest, data, seed),
-        batch_sampler=Order(len(manifest), data.batch, seed, start, stop),
+        Clips(items, data, seed),
+        batch_sampler=Order(len(items), data.batch, seed, start, stop),
         collate_fn=Collate(tokenizer, data, seed),
         num_workers=data.workers,
         worker_init_fn=_quiet_worker,

@@ -56,8 +56,9 @@ class Logbook:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
 
-    def show(self, values: Mapping[str, float]) -> None:
-        """Put the loss, the speed and the share of time spent waiting for data beside the progress bar."""
+    def show(self, step: int, values: Mapping[str, float]) -> None:
+        """Write the numbers of one step, and put loss, speed and the share of time spent waiting beside the bar."""
+        self.log(step, values)
         self._bar.set_postfix_str(
             f"loss {values['loss/total']:.3f}, {values['speed/clips_per_second']:.1f} clips/s, "
             f"{100 * values['speed/waiting_for_data']:.0f}% waiting for data",

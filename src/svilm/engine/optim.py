@@ -14,8 +14,8 @@ from svilm.config import Config
 class Optim(Config):
     """The optimiser; the defaults are the paper's."""
 
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    """SGD with momentum (the paper) or AdamW, which small batches need."""
+    optimizer: Literal["sgd", "adamw", "adam"] = "sgd"
+    """SGD with momentum (the paper), AdamW, which small batches need, or Adam, as G-TAD has it (Table 11)."""
     lr: float = Field(0.1, gt=0)
     """Peak learning rate of new parameters (group tokens, grouping blocks, projections, heads)."""
     lr_video: float = Field(1.0, ge=0)
@@ -25,13 +25,15 @@ class Optim(Config):
     momentum: float = 0.9
     """Momentum of SGD."""
     betas: tuple[float, float] = (0.9, 0.98)
-    """Moment decays of AdamW."""
+    """Moment decays of AdamW and Adam."""
     weight_decay: float = Field(0.0, ge=0)
     """Decay of matrices; biases, norms, tokens, positions and temperatures are never decayed."""
     warmup: float = Field(0.05, ge=0, lt=1)
     """Share of the steps in which the rate rises linearly from zero."""
     final: float = Field(0.0, ge=0, le=1)
     """Rate at the last step over the peak, at the end of the cosine."""
+    milestones: tuple[float, ...] = ()
+    """Instead of the cosine: shares of the run at which the rate falls to a tenth, for instance 0.5."""
     clip_norm: float = Field(1.0, ge=0)
     """Largest norm of the whole gradient; 0 does not clip."""
 
@@ -58,6 +60,8 @@ def build_optimizer(config: Optim, named: Iterable[tuple[str, nn.Parameter]]) ->
     ]
     if config.optimizer == "sgd":
         return torch.optim.SGD(rows, lr=config.lr, momentum=config.momentum)
+    if config.optimizer == "adam":
+        return torch.optim.Adam(rows, lr=config.lr, betas=config.betas)
     return torch.optim.AdamW(rows, lr=config.lr, betas=config.betas)
 
 
@@ -71,10 +75,13 @@ def part_of(name: str) -> Literal["video", "text", "new"]:
 
 
 def rate_at(config: Optim, step: int, steps: int) -> float:
-    """Share of the peak rate at ``step`` of ``steps``: linear warm-up, then half a cosine down to `final`."""
+    """Share of the peak rate at ``step`` of ``steps``: linear warm-up, then half a cosine down to `final`, or
+    stairs at the `milestones`."""
     warmup = config.warmup * steps
     if step < warmup:
         return (step + 1) / (warmup + 1)
+    if config.milestones:
+        return float(0.1 ** sum(step >= share * steps for share in config.milestones))
     progress = (step - warmup) / max(1.0, steps - warmup)
     return config.final + (1 - config.final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 

@@ -15,13 +15,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from svilm.config import Config
+from svilm.config import Config, ConfigError
 from svilm.engine.checkpoint import Checkpoints, load_state, load_weights
 from svilm.engine.logbook import Logbook
 from svilm.engine.optim import Optim, build_optimizer, rate_at, set_rate
-from svilm.engine.task import Task
+from svilm.engine.task import Task, TrainingBatch
 from svilm.runtime import all_agree, all_reduce_gradients, derive_seed, gather_objects, rank, seed_everything
-from svilm.types import Batch, Scores, Terms
+from svilm.types import Terms
 
 
 class Training(Config):
@@ -45,6 +45,10 @@ class Training(Config):
     """Steps between checkpoints; the last step is always saved."""
     evaluate_every: int = Field(0, ge=0)
     """Steps between evaluations while training; 0 evaluates only after the last step."""
+    keep: Literal["last", "best"] = "last"
+    """Weights to keep: those of the last step, or the best of all evaluations on `validation`."""
+    validation: str = ""
+    """Manifest by which the best weights are chosen; a test split is taken too, and every score then says so."""
 
 
 class NonFiniteError(ArithmeticError):
@@ -54,7 +58,7 @@ class NonFiniteError(ArithmeticError):
 def train(
     model: nn.Module,
     task: Task,
-    batches: Callable[[int, int], Iterable[Batch]],
+    batches: Callable[[int, int], Iterable[TrainingBatch]],
     *,
     training: Training,
     optim: Optim,
@@ -63,25 +67,28 @@ def train(
     device: torch.device,
     folder: Path,
     skip_budget: float = 1.0,
-    first_batch: Callable[[Batch], None] = lambda batch: None,
-    evaluate: Callable[[nn.Module], Scores | None] = lambda model: None,
+    first_batch: Callable[[Any], None] = lambda batch: None,
+    evaluate: Callable[[nn.Module], Mapping[str, float]] = lambda model: {},
+    judge: Callable[[nn.Module], float] | None = None,
 ) -> nn.Module:
     """Train from the last checkpoint in ``folder`` (or from the start) to step ``steps`` and return the weights
-    to be used: the averaged ones when `training.average` is set.
+    to be used: the averaged ones when `training.average` is set, the best ones when `training.keep` says so.
 
     ``batches(start, stop)`` gives this rank's batches of those steps.  ``first_batch`` sees the first one before
-    any step is taken.  Raises NonFiniteError for a loss or gradient that is not finite, and ValueError when more
-    clips than ``skip_budget`` allows could not be read.
+    any step is taken; ``judge`` gives the number by which the best weights are known.  Raises NonFiniteError for
+    a loss or gradient that is not finite, and ValueError when more clips than ``skip_budget`` allows could not be
+    read.
     """
     named = [*model.named_parameters(), *task.named_parameters()]
     parameters = [parameter for _, parameter in named if parameter.requires_grad]
     optimizer = build_optimizer(optim, named)
     average = _average(model, training.average)
+    used = model if average is None else average.module
     checkpoints = Checkpoints(folder / "checkpoints")
+    best = _Best(folder, judge, used, task) if training.keep == "best" else None
     start, meter = _resume(checkpoints, model, task, average, optimizer)
     if training.compile:
-        for part in ("video", "text"):
-            getattr(model, part).compile()
+        _compile(model)
     chief = rank() == 0
     with Logbook(folder if chief else None, start=start, steps=steps) as logbook:
         stream = iter(batches(start, steps))
@@ -93,6 +100,7 @@ def train(
             if step == 0 and chief:
                 first_batch(batch)
             model.train()
+            task.train()
             rate = optim.lr * rate_at(optim, step, steps)
             set_rate(optimizer, rate)
             seed_everything(derive_seed(seed, "step", step, rank()))
@@ -107,24 +115,20 @@ def train(
             meter.time(waited, time.monotonic() - asked, len(batch))
             done, last = step + 1, step + 1 == steps
             if last or done % training.log_every == 0:
-                values = {
-                    **_numbers(terms),
-                    **meter.read(),
-                    "optim/lr": rate,
-                    "optim/gradient_norm": float(norm),
-                }
-                logbook.log(done, values)
-                logbook.show(values)
+                logbook.show(done, {**_numbers(terms), **meter.read(), **_about(rate, norm)})
             logbook.advance()
             if training.evaluate_every and done % training.evaluate_every == 0 and not last:
-                scores = evaluate(model if average is None else average.module)
-                logbook.log(done, {} if scores is None else scores.metrics)
+                logbook.log(done, evaluate(used))
+            if best is not None and (last or done % (training.evaluate_every or steps) == 0):
+                logbook.log(done, {"keep/best": best.consider(done)})
             if chief and (last or done % training.save_every == 0):
                 _save(checkpoints, done, model, task, average, optimizer, meter, must=last)
-    return model if average is None else average.module
+    if best is not None:
+        best.restore()
+    return used
 
 
-def backward(model: nn.Module, task: Task, batch: Batch, training: Training) -> Terms:
+def backward(model: nn.Module, task: Task, batch: TrainingBatch, training: Training) -> Terms:
     """Gradients of one step, accumulated in the parameters; returns the loss terms.
 
     With `micro_batch` the batch goes through the encoders in parts: first without a gradient, to have the
@@ -132,7 +136,7 @@ def backward(model: nn.Module, task: Task, batch: Batch, training: Training) -> 
     again, with the same random state, to send those gradients on.  The result equals the whole batch.
     """
     size = training.micro_batch or len(batch)
-    device = batch.video.device
+    device = next((p.device for p in (*model.parameters(), *task.parameters())), torch.device("cpu"))
     if size >= len(batch):
         with _autocast(training, device):
             terms = task.loss(model, task.features(model, batch), batch)
@@ -170,7 +174,7 @@ def gradient_norm(parameters: list[nn.Parameter], limit: float) -> Tensor:
     return torch.nn.utils.clip_grad_norm_(parameters, limit or math.inf)
 
 
-def check_finite(terms: Terms, norm: Tensor, step: int, batch: Batch, folder: Path) -> None:
+def check_finite(terms: Terms, norm: Tensor, step: int, batch: TrainingBatch, folder: Path) -> None:
     """Raise NonFiniteError on every rank when a loss term or the gradient norm of any rank is not finite.
 
     The clips of the step and the terms go to ``nonfinite.json`` in the run folder.
@@ -192,6 +196,34 @@ def check_finite(terms: Terms, norm: Tensor, step: int, batch: Batch, folder: Pa
     )
 
 
+class _Best:
+    """The best weights so far, in ``folder``/best, where a resumed run finds them again."""
+
+    def __init__(self, folder: Path, judge: Callable[[nn.Module], float] | None, model: nn.Module, task: Task) -> None:
+        if judge is None:
+            raise ConfigError("training.keep = best needs training.validation, a manifest to choose by")
+        self._judge, self._model, self._task = judge, model, task
+        self._checkpoints = Checkpoints(folder / "best")
+
+    def consider(self, step: int) -> float:
+        """Judge the weights, keep them if they are the best, and return the number."""
+        value = self._judge(self._model)
+        best = self._checkpoints.latest()
+        if rank() == 0 and (best is None or value > load_state(best)["value"]):
+            weights = {"model": self._model.state_dict(), "task": self._task.state_dict()}
+            self._checkpoints.save(step, weights, {"value": value})
+        gather_objects(None)  # no rank looks before it is written
+        return value
+
+    def restore(self) -> None:
+        """Put the best weights back into model and task."""
+        best = self._checkpoints.latest()
+        if best is None:
+            raise AssertionError("no weights were judged")
+        self._model.load_state_dict(load_weights(best, "model"))
+        self._task.load_state_dict(load_weights(best, "task"))
+
+
 class _Meter:
     """Counts of the run (saved with it) and speed since the last reading (not saved)."""
 
@@ -201,7 +233,7 @@ class _Meter:
         self._waited = self._spent = 0.0
         self._recent = 0
 
-    def count(self, batch: Batch, budget: float) -> None:
+    def count(self, batch: TrainingBatch, budget: float) -> None:
         self.clips += len(batch)
         self.skipped.update(batch.skipped)
         bad = sum(self.skipped.values())
@@ -285,6 +317,16 @@ def _average(model: nn.Module, decay: float) -> AveragedModel | None:
     if not decay:
         return None
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+
+def _compile(model: nn.Module) -> None:
+    for part in ("video", "text"):
+        if hasattr(model, part):
+            getattr(model, part).compile()
+
+
+def _about(rate: float, norm: Tensor) -> dict[str, float]:
+    return {"optim/lr": rate, "optim/gradient_norm": float(norm)}
 
 
 def _numbers(terms: Terms) -> dict[str, float]:

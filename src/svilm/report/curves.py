@@ -34,7 +34,7 @@ def losses(files: Files) -> list[Panel]:
     levels = {
         "loss/contrast": both_ways,
         "loss/grounding": both_ways,
-        "loss/grouping": 0.25 if run.task.grouping_kind == "mse" else math.log(2),
+        "loss/grouping": 0.25 if getattr(run.task, "grouping_kind", "mse") == "mse" else math.log(2),
     }
     found = {name for row in files.log for name in row if name.startswith("loss/")}
     names = [*LOSSES, *sorted(found - LOSSES.keys())]

@@ -1,20 +1,23 @@
 """What several tasks share: running a manifest through the encoders."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from svilm.data.language import Language, Tokenizer
-from svilm.data.loader import StillClip, evaluation_clips
+from svilm.data.loader import Items, StillClip, evaluation_clips, training_batches
 from svilm.data.manifest import Manifest
 from svilm.data.sample import Sampling
+from svilm.engine.task import Context, TrainingBatch
+from svilm.metrics.retrieval import rank_similarity
 from svilm.models.dual import DualEncoder
 from svilm.runtime import gather_objects, rank, world_size
 from svilm.types import VideoFeatures
@@ -31,6 +34,37 @@ class Reader:
     language: Language
     workers: int = 0
     batch: int = 64
+
+
+def reader_of(context: Context) -> Reader:
+    """How the evaluations of a run read clips and texts."""
+    data = context.data
+    return Reader(context.tokenizer, data.sampling, data.language, data.workers)
+
+
+class TrainingClips(TypedDict):
+    """The two fields of a `Job` that say which items are trained on."""
+
+    items: int
+    batches: Callable[[int, int], Iterable[TrainingBatch]]
+
+
+def training_clips(context: Context) -> TrainingClips:
+    """The clips of the training manifest in the run's order, as a job wants them."""
+    items = Items(context.manifest, context.data.captions)
+
+    def batches(start: int, stop: int) -> Iterable[TrainingBatch]:
+        return training_batches(
+            items,
+            context.data,
+            context.tokenizer,
+            seed=context.seed,
+            start=start,
+            stop=stop,
+            pin=context.device.type == "cuda",
+        )
+
+    return {"items": len(items), "batches": batches}
 
 
 @contextmanager
@@ -79,6 +113,20 @@ def encode_texts(model: DualEncoder, texts: Sequence[str], reader: Reader) -> Fl
             ids, mask = reader.tokenizer(texts[first : first + 256], reader.language.max_length)
             vectors.append(model.encode_text(ids.to(device), mask.to(device)).embedding.float().cpu())
     return torch.cat(vectors)
+
+
+def recall_at_10(model: DualEncoder, manifest: Manifest, reader: Reader) -> float:
+    """Percent of captions whose clip is among the ten nearest, for choosing weights on a validation manifest."""
+    clips = encode_clips(model, manifest, reader, _embedding, "encoding clips")
+    texts = [(caption, [number]) for number, entry in enumerate(manifest) for caption in entry.captions]
+    captions = encode_texts(model, [caption for caption, _ in texts], reader).numpy().astype(np.float64)
+    ranking = rank_similarity(captions @ np.stack(clips).T, [owner for _, owner in texts])
+    return ranking.metrics("average")["R@10"]
+
+
+def _embedding(clip: StillClip, features: VideoFeatures, row: int) -> np.ndarray:
+    vector: np.ndarray = features.embedding[row].double().cpu().numpy()
+    return vector
 
 
 def encode_packed(

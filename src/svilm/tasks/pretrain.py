@@ -8,9 +8,8 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from svilm.config import Config
 from svilm.data.augment import targets
-from svilm.engine.task import Features, Task
+from svilm.engine.task import Context, Features, Job, Task, TaskSettings
 from svilm.losses import (
     grounding_similarity,
     instance_similarity,
@@ -19,13 +18,18 @@ from svilm.losses import (
 )
 from svilm.models.dual import DualEncoder
 from svilm.runtime import gather_objects, gather_with_gradient, rank, world_size
-from svilm.tasks.common import encode_packed
+from svilm.tasks.common import encode_packed, reader_of, recall_at_10, training_clips
 from svilm.types import Batch, Terms
 
 
-class Pretrain(Config):
-    """Weights and temperatures of the three losses; the defaults are the paper's (section 3.4)."""
+class Pretrain(TaskSettings):
+    """Weights and temperatures of the three losses; the defaults are the paper's (section 3.4).
 
+    With `grounding` and `grouping` at 0 this is also how retrieval is fine-tuned (Table 8).
+    """
+
+    kind: Literal["pretrain"] = "pretrain"
+    """Pre-training, and fine-tuning for retrieval."""
     contrast: float = Field(1.0, ge=0)
     """Weight of the global contrastive loss, w3."""
     grounding: float = Field(1.0, ge=0)
@@ -40,6 +44,15 @@ class Pretrain(Config):
     """Temperature of Eq. 1; at 1 the softmax of two cosines cannot get near 0 or 1."""
     mask_duplicates: bool = False
     """Leave captions that equal the clip's own caption out of its negatives."""
+
+    def job(self, context: Context) -> Job:
+        """The dual encoder on batches of clips and captions; a run scores it by retrieval and scene changes."""
+        return Job(
+            PretrainTask(self),
+            context.encoder,
+            **training_clips(context),
+            judge=lambda model, manifest: recall_at_10(cast(DualEncoder, model), manifest, reader_of(context)),
+        )
 
 
 class PretrainTask(Task):
