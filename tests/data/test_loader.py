@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from svilm.data.augment import CutPaste
+from svilm.data.decode import index_video
 from svilm.data.language import Language, Tokenizer
 from svilm.data.loader import Clips, Data, Items, Key, Order, evaluation_clips, training_batches
 from svilm.data.manifest import Entry, Header, Manifest, write_manifest
@@ -181,3 +182,13 @@ def test_expanded_items_are_all_captions_of_all_clips(manifest):
     clips = Clips(items, Data(sampling=SMALL), 0)
     wanted = [caption for entry in manifest for caption in entry.captions]
     assert [clips[Key(0, 0, n, n)].caption for n in range(6)] == wanted[:6]
+
+
+def test_the_frames_of_a_video_are_listed_once(manifest, monkeypatch):
+    listed = []
+    monkeypatch.setattr("svilm.data.loader.index_video", lambda path: listed.append(path) or index_video(path))
+    clips = Clips(Items(manifest), Data(sampling=SMALL), 0)
+    first = [clips[Key(0, 0, n, n)] for n in range(4)]
+    again = [clips[Key(0, 0, n, n)] for n in range(4)]
+    assert listed == [manifest.path_of(example.entry) for example in first]
+    assert all(torch.equal(a.clip.frames, b.clip.frames) for a, b in zip(first, again, strict=True))

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from svilm.config import Config
 from svilm.data.augment import CutPaste, cut_and_paste, sample_paste
-from svilm.data.decode import DecodeError
+from svilm.data.decode import DecodeError, VideoIndex, index_video
 from svilm.data.language import Language, Tokenizer, noun_prompts, pack
 from svilm.data.manifest import Entry, Manifest
 from svilm.data.sample import Clip, Sampling, load_clip
@@ -126,11 +127,29 @@ class Order(Sampler[list[Key]]):
             yield [Key(step, epoch, p, int(permutation[p])) for p in range(first, first + self.share)]
 
 
+class _Indexes:
+    """Lists of frames of videos read before, as far as they fit: the next epoch need not list them again."""
+
+    def __init__(self, room: int = 4_000_000) -> None:
+        self._known: dict[Path, VideoIndex] = {}
+        self._room = room  # frames; one takes 17 bytes
+
+    def find(self, path: Path) -> VideoIndex:
+        index = self._known.get(path)
+        if index is None:
+            index = index_video(path)
+            if len(index) <= self._room:
+                self._room -= len(index)
+                self._known[path] = index
+        return index
+
+
 class Clips(Dataset[Example]):
     """Examples by key.  An unreadable clip is replaced by another, always the same one, and counted."""
 
     def __init__(self, items: Items, data: Data, seed: int) -> None:
         self.items, self.data, self.seed = items, data, seed
+        self._indexes = _Indexes()
 
     def __getitem__(self, key: Key) -> Example:
         rng = np.random.default_rng(derive_seed(self.seed, "clip", key.epoch, key.position))
@@ -152,12 +171,14 @@ class Clips(Dataset[Example]):
         choice = int(rng.integers(len(entry.captions))) if settled is None else settled
         caption = entry.captions[choice]
         nouns, prompts = noun_prompts(entry.nouns[choice], self.data.language.nouns, rng)
+        path = self.items.manifest.path_of(entry)
         clip = load_clip(
-            self.items.manifest.path_of(entry),
+            path,
             entry.start,
             entry.end,
             self.data.sampling,
             rng,
+            index=self._indexes.find(path),
             flip=self.data.flip if _SIDES.search(caption) is None else 0.0,
         )
         return Example(step, entry, clip, caption, nouns, prompts, skipped)
