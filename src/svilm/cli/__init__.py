@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from svilm.cli import prepare, train
+from svilm.cli import prepare, score, train
 from svilm.version import __version__
 
 app = typer.Typer(
@@ -19,10 +19,12 @@ app = typer.Typer(
     epilog="Start here: [bold]svilm demo[/bold] draws a world, trains on it and writes a report.",
 )
 app.add_typer(prepare.app, name="prepare")
+app.add_typer(score.app, name="score")
 app.command("train")(train.train)
 app.command("evaluate")(train.evaluate)
 app.command("look")(train.look)
 app.command("show")(train.show)
+app.command("reproduce")(reproduce.reproduce)
 
 Folder = Annotated[Path, typer.Argument(help="Folder to write to.", metavar="DIR")]
 
@@ -41,7 +43,7 @@ def world(
     folder: Folder,
     clips: Annotated[int, typer.Option(min=1, help="Training clips.")] = 2000,
     test_clips: Annotated[int, typer.Option(min=1, help="Held-out clips.")] = 500,
-    untrimmed: Annotated[int, typer.Option(min=0, help="Long videos with labelled segments.")] = 20,
+    untrimmed: Annotated[int, typer.Option(min=0, help="Long videos with labelled segments.")] = 120,
     seed: Annotated[int, typer.Option(help="Same seed, same world.")] = 0,
     size: Annotated[int, typer.Option(min=32, help="Side of the frames in pixels.")] = 64,
     frames: Annotated[int, typer.Option(min=4, help="Frames per clip.")] = 16,
@@ -112,6 +114,8 @@ def main() -> NoReturn:
 
     SVILM_TRACEBACK=1 shows the traceback all the same.
     """
+    if os.getcwd() not in sys.path:  # a reader or a task of the user's own may lie here
+        sys.path.append(os.getcwd())
     try:
         app()
     except KeyboardInterrupt:

@@ -10,8 +10,8 @@ worker processes.
 import json
 import mmap
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,16 @@ import numpy as np
 
 from svilm.types import Entry, LabelledBox, Segment
 
-__all__ = ["Entry", "Header", "LabelledBox", "Manifest", "ManifestError", "Segment", "write_manifest"]
+__all__ = [
+    "Entry",
+    "Header",
+    "LabelledBox",
+    "Manifest",
+    "ManifestError",
+    "Segment",
+    "merge_manifests",
+    "write_manifest",
+]
 
 VERSION = 1
 
@@ -146,6 +155,36 @@ def write_manifest(path: str | Path, header: Header, entries: Iterable[Entry]) -
     finally:
         part.unlink(missing_ok=True)
     return len(seen)
+
+
+def merge_manifests(paths: Sequence[Path], to: Path) -> int:
+    """Write the entries of several manifests as one, and return their number.
+
+    Videos are named from the folder that is common to all roots; an id met before gets its source in front.
+    """
+    parts = [Manifest(path) for path in paths]
+    root = Path(os.path.commonpath([part.root for part in parts]))
+    first = parts[0].header
+    header = Header(
+        source="+".join(dict.fromkeys(part.header.source for part in parts)),
+        root=str(root),
+        official=sum(part.header.official for part in parts),
+        protocol=" + ".join(part.header.protocol for part in parts),
+        nouns=" + ".join(dict.fromkeys(part.header.nouns for part in parts)),
+        struck=tuple(item for part in parts for item in part.header.struck),
+        split=first.split,
+        classes=first.classes,
+    )
+    seen = set[str]()
+
+    def entries() -> Iterator[Entry]:
+        for part in parts:
+            for entry in part:
+                name = entry.id if entry.id not in seen else f"{part.header.source}:{entry.id}"
+                seen.add(name)
+                yield replace(entry, id=name, video=part.path_of(entry).relative_to(root).as_posix())
+
+    return write_manifest(to, header, entries())
 
 
 def _map(path: Path) -> mmap.mmap:

@@ -1,6 +1,7 @@
 """Recipes: Python functions that return a Run.  Each one's docstring says the command and what to expect."""
 
 import difflib
+import importlib
 from collections.abc import Callable
 
 from svilm.config import ConfigError
@@ -22,9 +23,28 @@ RECIPES: dict[str, Callable[[], Run]] = {
 
 
 def recipe(name: str) -> Run:
-    """The run of a recipe.  Raises ConfigError for an unknown name, with the nearest known one."""
+    """The run of a recipe; ``my_package.my_module:function`` names one outside of svilm.
+
+    Raises ConfigError for an unknown name, with the nearest known one.
+    """
+    module, colon, function = name.partition(":")
+    if colon:
+        return _outside(module, function)
     if name not in RECIPES:
         near = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ConfigError(f"no recipe {name!r}; {hint}known: {', '.join(RECIPES)}")
     return RECIPES[name]()
+
+
+def _outside(module: str, function: str) -> Run:
+    try:
+        found = getattr(importlib.import_module(module), function, None)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module == error.name or module.startswith(error.name + ".")):
+            raise
+        raise ConfigError(f"no module {module!r} for recipe {module}:{function}") from None
+    run = found() if callable(found) else None
+    if not isinstance(run, Run):
+        raise ConfigError(f"{module}:{function} must be a function that returns a Run")
+    return run
