@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from svilm.data.manifest import Entry, Header, LabelledBox, Manifest, ManifestError, Segment, write_manifest
+from svilm.data.manifest import (
+    Entry,
+    Header,
+    LabelledBox,
+    Manifest,
+    ManifestError,
+    Segment,
+    hold_out,
+    merge_manifests,
+    write_manifest,
+)
 
 HEADER = Header(source="test", root="videos", official=3, protocol="a list", nouns="rules", struck=("x: missing",))
 LINE = {"id": "a", "video": "a.mp4", "captions": ["a dog"], "nouns": [["dog"]]}
@@ -199,3 +209,38 @@ def test_a_wrong_label_segment_or_box_is_refused_with_its_line(tmp_path, part):
         file.write('{"id": "v", "video": "v.mp4", "captions": [], "nouns": [], ' + part + "}\n")
     with pytest.raises(ManifestError, match="line 2"):
         Manifest(tmp_path / "m.jsonl")[0]
+
+
+def many(path: Path, count: int = 30, split: str = "train") -> Path:
+    """A manifest of two clips of each video."""
+    entries = [Entry(f"{k}", f"{k // 2}.mp4", ("x",), ((),)) for k in range(count)]
+    write_manifest(path, Header("test", "videos", count, "a list", split=split), entries)
+    return path
+
+
+def test_clips_are_held_out_by_whole_videos(tmp_path: Path) -> None:
+    whole = Manifest(many(tmp_path / "m.jsonl"))
+    rest, held = tmp_path / "rest.jsonl", tmp_path / "other" / "held.jsonl"
+    assert hold_out(whole.path, 7, rest=rest, held=held) == (22, 8)
+    one, other = Manifest(rest), Manifest(held)
+    assert sorted(e.id for m in (one, other) for e in m) == sorted(e.id for e in whole)
+    assert not {e.video for e in one} & {e.video for e in other}
+    assert one.root == other.root == whole.root and (one.header.split, other.header.split) == ("train", "val")
+    assert (one.header.official, other.header.official) == (22, 8) and "8 held out" in other.header.protocol
+    hold_out(whole.path, 7, rest=rest, held=held)
+    assert list(Manifest(held)) == list(other)  # the seed decides
+    with pytest.raises(ValueError, match="test split"):
+        hold_out(many(tmp_path / "t.jsonl", split="test"), 7, rest=rest, held=held)
+    with pytest.raises(ValueError, match="cannot be held out"):
+        hold_out(whole.path, 30, rest=rest, held=held)
+
+
+def test_manifests_are_merged_below_their_common_root(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    paths = [many(tmp_path / "a" / "m.jsonl", 4), many(tmp_path / "b" / "m.jsonl", 2)]
+    assert merge_manifests(paths, tmp_path / "joined.jsonl") == 6
+    joined = Manifest(tmp_path / "joined.jsonl")
+    assert [e.id for e in joined] == ["0", "1", "2", "3", "test:0", "test:1"]
+    wanted = [tmp_path / "a" / "videos" / f"{k}.mp4" for k in (0, 0, 1, 1)] + [tmp_path / "b" / "videos" / "0.mp4"] * 2
+    assert [joined.path_of(e) for e in joined] == wanted and joined.header.official == 6

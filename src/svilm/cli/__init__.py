@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from svilm.cli import prepare, score, train
+from svilm.cli import prepare, reproduce, score, train
 from svilm.version import __version__
 
 app = typer.Typer(
@@ -68,6 +68,23 @@ def world(
             force=force,
         )
     )
+
+
+@app.command()
+def hold_out(
+    manifest: Annotated[Path, typer.Argument(help="Training manifest.", metavar="MANIFEST")],
+    count: Annotated[int, typer.Option(min=1, help="Clips to hold out, about: videos stay whole.")] = 500,
+    seed: Annotated[int, typer.Option(help="Same seed, same clips.")] = 0,
+) -> None:
+    """Divide a training manifest into MANIFEST-train and MANIFEST-val, to choose weights without the test set.
+
+    Then: svilm train ... --data X-train.jsonl --set training.keep=best --set training.validation=X-val.jsonl
+    """
+    from svilm.data import manifest as manifests
+
+    rest, held = (manifest.with_name(f"{manifest.stem}-{part}{manifest.suffix}") for part in ("train", "val"))
+    left, out = manifests.hold_out(manifest, count, rest=rest, held=held, seed=seed)
+    print(f"{rest}: {left} clips\n{held}: {out} clips")
 
 
 @app.command()

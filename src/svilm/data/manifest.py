@@ -26,6 +26,7 @@ __all__ = [
     "Manifest",
     "ManifestError",
     "Segment",
+    "hold_out",
     "merge_manifests",
     "write_manifest",
 ]
@@ -185,6 +186,37 @@ def merge_manifests(paths: Sequence[Path], to: Path) -> int:
                 yield replace(entry, id=name, video=part.path_of(entry).relative_to(root).as_posix())
 
     return write_manifest(to, header, entries())
+
+
+def hold_out(path: Path, count: int, *, rest: Path, held: Path, seed: int = 0) -> tuple[int, int]:
+    """Divide a training manifest by videos: about ``count`` clips to validate on, the others to train on.
+
+    Clips of one video stay together.  Returns how many went to ``rest`` and ``held``.  Raises ValueError for a
+    manifest that is no training list, and where nothing would be left on either side.
+    """
+    whole = Manifest(path)
+    if whole.header.split != "train":
+        raise ValueError(f"{path} is a {whole.header.split} split; hold clips out of a training split")
+    videos: dict[str, list[int]] = {}
+    for number, entry in enumerate(whole):
+        videos.setdefault(entry.video, []).append(number)
+    names = sorted(videos)
+    chosen = set[int]()
+    for name in np.random.default_rng(seed).permutation(len(names)):
+        if len(chosen) >= count:
+            break
+        chosen.update(videos[names[name]])
+    if not 0 < len(chosen) < len(whole):
+        raise ValueError(f"{path} has {len(whole)} clips of {len(names)} videos; {count} cannot be held out of them")
+    root = str(whole.root)
+    for target, split, numbers in (
+        (rest, "train", [n for n in range(len(whole)) if n not in chosen]),
+        (held, "val", sorted(chosen)),
+    ):
+        words = f"{whole.header.protocol}, {len(chosen)} held out, {split} part"
+        header = replace(whole.header, root=root, official=len(numbers), protocol=words, split=split)
+        write_manifest(target, header, (whole[number] for number in numbers))
+    return len(whole) - len(chosen), len(chosen)
 
 
 def _map(path: Path) -> mmap.mmap:
