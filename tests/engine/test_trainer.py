@@ -1,4 +1,6 @@
 import math
+import os
+import signal
 
 import pytest
 import torch
@@ -195,3 +197,32 @@ def test_the_best_weights_are_kept(tmp_path):
 def test_the_best_weights_need_something_to_choose_by(tmp_path):
     with pytest.raises(ConfigError, match=r"training\.validation"):
         run(tmp_path, 1, training=Training(steps=1, keep="best"))
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+def test_sigterm_saves_the_very_step_and_the_run_goes_on_as_if_nothing_had_been(tmp_path, stop, capsys):
+    def interrupted(seed):
+        if seed == stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)  # impatience does no harm
+        return batch(seed=seed)
+
+    before = signal.getsignal(signal.SIGTERM)
+    training = Training(steps=5, log_every=1, save_every=100)
+    straight = run(tmp_path / "a", 5, training=training)
+    with pytest.raises(SystemExit) as stopped:
+        run(tmp_path / "b", 5, training=training, data=interrupted)
+    assert stopped.value.code == 0 and "SIGTERM at step" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert Checkpoints(tmp_path / "b" / "checkpoints").latest().name == f"step_{stop + 1:08d}"
+    resumed = run(tmp_path / "b", 5, training=training, encoder=model(seed=99))
+    for (name, one), (_, other) in zip(straight.named_parameters(), resumed.named_parameters(), strict=True):
+        assert torch.equal(one, other), name
+
+
+def test_an_error_of_the_loader_is_not_taken_for_a_stop(tmp_path):
+    def broken(seed):
+        raise RuntimeError("a worker died")
+
+    with pytest.raises(RuntimeError, match="a worker died"):
+        run(tmp_path, 2, data=broken)

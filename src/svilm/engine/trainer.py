@@ -2,10 +2,13 @@
 
 import json
 import math
+import signal
+import sys
+import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -55,6 +58,46 @@ class NonFiniteError(ArithmeticError):
     """A loss or gradient that is not a number; training stopped before the optimiser could use it."""
 
 
+class Terminated(SystemExit):
+    """SIGTERM ended training after a checkpoint; the process exits with code 0, as schedulers want it."""
+
+    def __init__(self, step: int, folder: Path) -> None:
+        super().__init__(0)
+        if rank() == 0:
+            print(f"stopped by SIGTERM at step {step}; the same command goes on from {folder}", file=sys.stderr)
+
+
+class _Termination:
+    """While it is entered, SIGTERM asks training to stop before the next step instead of killing the process."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._before: Any = None
+
+    def __enter__(self) -> "_Termination":
+        if threading.current_thread() is threading.main_thread():  # Python takes signals nowhere else
+            self._before = signal.signal(signal.SIGTERM, self._ask)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _ask(self, number: int, frame: object) -> None:
+        self._asked = True
+
+    def guard(self, stream: Iterator[TrainingBatch]) -> TrainingBatch | None:
+        """The next batch, or None on every rank when any of them was asked to stop."""
+        try:
+            batch = None if self._asked else next(stream)
+        except RuntimeError:  # a signal to the whole process group ends the decoding workers as well
+            time.sleep(0.1)
+            if not self._asked:
+                raise
+            batch = None
+        return batch if all_agree(batch is not None) else None
+
+
 def train(
     model: nn.Module,
     task: Task,
@@ -77,10 +120,9 @@ def train(
     ``batches(start, stop)`` gives this rank's batches of those steps.  ``first_batch`` sees the first one before
     any step is taken; ``judge`` gives the number by which the best weights are known.  Raises NonFiniteError for
     a loss or gradient that is not finite, and ValueError when more clips than ``skip_budget`` allows could not be
-    read.
+    read.  After SIGTERM all ranks save a checkpoint of the step they have finished and raise Terminated (exit code 0).
     """
     named = [*model.named_parameters(), *task.named_parameters()]
-    parameters = [parameter for _, parameter in named if parameter.requires_grad]
     optimizer = build_optimizer(optim, named)
     average = _average(model, training.average)
     used = model if average is None else average.module
@@ -90,23 +132,27 @@ def train(
     if training.compile:
         _compile(model)
     chief = rank() == 0
-    with Logbook(folder if chief else None, start=start, steps=steps) as logbook:
+
+    def save(step: int, must: bool) -> None:
+        if chief:
+            _save(checkpoints, step, model, task, average, optimizer, meter, must=must)
+
+    with Logbook(folder if chief else None, start=start, steps=steps) as logbook, _Termination() as termination:
         stream = iter(batches(start, steps))
         for step in range(start, steps):
             asked = time.monotonic()
-            batch = next(stream)
+            batch = termination.guard(stream)
+            if batch is None:
+                save(step, must=True)
+                raise Terminated(step, folder)
             waited = time.monotonic() - asked
             meter.count(batch, skip_budget)
             if step == 0 and chief:
                 first_batch(batch)
-            model.train()
-            task.train()
             rate = optim.lr * rate_at(optim, step, steps)
             set_rate(optimizer, rate)
             seed_everything(derive_seed(seed, "step", step, rank()))
-            terms = backward(model, task, batch.to(device), training)
-            all_reduce_gradients(parameters)
-            norm = gradient_norm(parameters, optim.clip_norm)
+            terms, norm = _gradients(model, task, batch.to(device), training, optim)
             check_finite(terms, norm, step, batch, folder)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -121,11 +167,23 @@ def train(
                 logbook.log(done, evaluate(used))
             if best is not None and (last or done % (training.evaluate_every or steps) == 0):
                 logbook.log(done, {"keep/best": best.consider(done)})
-            if chief and (last or done % training.save_every == 0):
-                _save(checkpoints, done, model, task, average, optimizer, meter, must=last)
+            if last or done % training.save_every == 0:
+                save(done, must=last)
     if best is not None:
         best.restore()
     return used
+
+
+def _gradients(
+    model: nn.Module, task: Task, batch: TrainingBatch, training: Training, optim: Optim
+) -> tuple[Terms, Tensor]:
+    """Gradients of one step in the parameters, averaged over ranks and clipped; the loss terms and the norm."""
+    model.train()
+    task.train()
+    terms = backward(model, task, batch, training)
+    parameters = [p for p in (*model.parameters(), *task.parameters()) if p.requires_grad]
+    all_reduce_gradients(parameters)
+    return terms, gradient_norm(parameters, optim.clip_norm)
 
 
 def backward(model: nn.Module, task: Task, batch: TrainingBatch, training: Training) -> Terms:
