@@ -17,9 +17,9 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"data", "models", "losses", "metrics", "draw"}),
     frozenset({"engine"}),
     frozenset({"tasks"}),
-    frozenset({"model", "run", "plan", "search", "report", "doctor"}),
+    frozenset({"model", "run", "plan", "features", "search", "report", "doctor"}),
     frozenset({"recipes", "app", "__init__"}),
-    frozenset({"cli", "__main__"}),
+    frozenset({"cli", "reproduce", "__main__"}),
 )
 """A room is a file or a folder of svilm.  Each floor may use all below it."""
 
