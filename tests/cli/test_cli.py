@@ -6,7 +6,9 @@ import sys
 
 import pytest
 
-COMMANDS = ["world", "prepare", "look", "show", "train", "evaluate", "report", "doctor", "demo"]
+COMMANDS = [
+    "world", "prepare", "look", "show", "train", "evaluate", "report", "doctor", "demo", "score", "reproduce", "hold-out",
+]  # fmt: skip
 
 
 def call(*words, timeout=240):

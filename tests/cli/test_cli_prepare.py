@@ -1,10 +1,16 @@
 """`svilm prepare` from the command line: it explains itself, prints the account, and fails in one line."""
 
 import csv
+import inspect
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+from typing import Annotated, get_origin
 
 import av
 import numpy as np
@@ -12,23 +18,140 @@ import pytest
 from typer.testing import CliRunner
 
 from svilm.cli.prepare import app
+from svilm.data import prepare
 from svilm.data.manifest import Manifest
 
-COMMANDS = ["videocc", "webvid", "howto100m", "activitynet-captions", "msrvtt", "folder"]
+OPTIONS = {
+    "activitynet-captions": {"--paragraph", "--split"},
+    "didemo": {"--only", "--split"},
+    "folder": {"--names-as-captions", "--split"},
+    "howto100m": {"--min-seconds", "--only"},
+    "lsmdc": {"--split"},
+    "msrvtt": {"--protocol", "--split"},
+    "msrvtt-qa": {"--split"},
+    "msvd": {"--captions", "--split"},
+    "msvd-qa": {"--mapping", "--split"},
+    "videocc": {"--split"},
+    "webvid": {"--split"},
+    "youcook2": {"--split"},
+}
+"""Some of the datasets, and what is asked of each besides the options of all."""
+COMMON = {"--to", "--videos", "--check", "--workers", "--allow-missing", "--nouns", "--help"}
 
 
-def run(*arguments: str | Path) -> tuple[int, str, BaseException | None]:
+def run(*arguments: object) -> tuple[int, str, BaseException | None]:
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     return result.exit_code, result.stdout, result.exception
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_each_command_explains_itself(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_each_command_explains_itself(command: str) -> None:
     code, text, _ = run(command, "--help")
     assert code == 0
-    assert all(option in text for option in ["--to", "--videos", "--check", "--workers", "--nouns"])
-    assert command in run("--help")[1]
+    assert {word.strip("().,;:") for word in text.split() if word.startswith("--")} == COMMON | OPTIONS[command]
+    assert "``" not in text
+
+
+def test_the_list_shows_the_first_line_of_each_reader() -> None:
+    code, text, _ = run("--help")
+    assert code == 0
+    shown = " ".join(text.replace("│", " ").split())
+    for reader in readers():
+        line = reader.__doc__.partition("\n")[0] if reader.__doc__ else "no docstring"
+        assert f" {reader.__name__.rpartition('.')[2].replace('_', '-')} {line}" in shown
+    assert not re.findall(r"^│ (common|tables|videos|questions) ", text, flags=re.MULTILINE)
+
+
+def readers() -> Iterator[ModuleType]:
+    """Every module with a ``listing``, found by importing them all."""
+    for path in sorted(Path(prepare.__path__[0]).glob("[a-z]*.py")):
+        module = import_module(f"{prepare.__name__}.{path.stem}")
+        if hasattr(module, "listing"):
+            yield module
+
+
+def test_every_option_of_every_reader_has_a_help_text() -> None:
+    found = list(readers())
+    assert len(found) >= len(OPTIONS)
+    for reader in found:
+        for parameter in inspect.signature(reader.listing, eval_str=True).parameters.values():
+            assert get_origin(parameter.annotation) is Annotated, f"{reader.__name__}: {parameter}"
+            assert parameter.name not in {option[2:].replace("-", "_") for option in COMMON}
+
+
+OUTSIDE = '''"""Colours: a file of them, [red] or {blue}.
+
+Each is what ``colour`` says.
+"""
+from pathlib import Path
+from typing import Annotated, Literal
+from svilm.data.prepare.common import Clip, Listing
+
+def listing(
+    annotations: Annotated[str | Path, "File of colours."],
+    *,
+    tone: Annotated[Literal["light", "dark"] | None, "Which of them."] = None,
+    how_many: Annotated[int, "So many clips."] = 1,
+    share: Annotated[float | None, "Of all."] = None,
+    beside: Annotated[str | Path | None, "Another file."] = None,
+    shout: Annotated[bool, "In capitals."] = False,
+    bare: str = "x",
+) -> Listing:
+    said = f"{tone} {how_many} {share} {beside!r} {shout} {bare}"
+    clips = [Clip(str(k), ("a",), ("a red dog",), "line 1") for k in range(how_many)]
+    return Listing("colours", Path(annotations), lambda: iter(clips), said)
+'''
+
+
+def test_a_reader_outside_the_package(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One file makes a dataset: its options come from its parameters, its help from its docstring."""
+    (clips / "my_readers").mkdir()
+    (clips / "my_readers" / "colours.py").write_text(OUTSIDE)
+    (clips / "my_readers" / "nothing.py").write_text("listing = None\n")
+    monkeypatch.chdir(clips)
+    code, text, _ = run("my_readers.colours", "--help")
+    assert code == 0
+    texts = [
+        "Colours: a file of them, [red] or {blue}.",
+        "Each is what `colour` says.",
+        "File of colours.",
+        "In capitals.",
+    ]
+    words = ["--tone", "<light|dark>", "--how-many", "--share", "--beside", "--bare", "--allow-missing"]
+    assert not [part for part in [*texts, *words] if part not in text]
+    assert "--no-shout" not in text
+    words = ["my_readers.colours", "clips.csv", "--to", "m.jsonl", "--workers", "0", "--nouns", "rules"]
+    assert run(*words)[0] == 0
+    assert Manifest("m.jsonl").header.protocol == "None 1 None None False x"
+    more = ["--tone", "dark", "--how-many", "3", "--share", "0.5", "--beside", "b.csv", "--shout", "--bare", "y"]
+    assert run(*words, *more)[0] == 0
+    assert Manifest("m.jsonl").header.protocol == f"dark 3 0.5 {Path('b.csv')!r} True y"
+    assert len(Manifest("m.jsonl")) == 3
+    assert run(*words, "--tone", "grey")[0] == 2
+    assert run(*words, "--how-many", "many")[0] == 2
+    assert run("my_readers.nothing", "clips.csv")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("msrvt", "No such command 'msrvt'. Did you mean 'msrvtt'"),
+        ("nowhere.reader", "No such command 'nowhere.reader'"),
+        ("", "No such command ''"),
+        (".x", "No such command '.x'"),
+        ("common", "No such command 'common'"),
+        ("csv", "module 'csv' has no function listing"),
+    ],
+)
+def test_a_command_that_is_no_reader(name: str, said: str) -> None:
+    result = CliRunner().invoke(app, [name, "file"])
+    assert result.exit_code == 2
+    assert said in result.output
 
 
 @pytest.fixture
@@ -74,10 +197,11 @@ def test_a_folder_without_a_table(clips: Path) -> None:
     assert code == 0 and "1 captions" in text
 
 
-def test_help_needs_no_heavy_library() -> None:
+def test_the_list_of_datasets_needs_no_heavy_library() -> None:
+    """Readers are imported when they are called, not to be listed."""
     code = (
         "import sys\nfrom svilm.cli.prepare import app\n"
-        "try: app(['folder', '--help'])\nexcept SystemExit: pass\n"
+        "try: app(['--help'])\nexcept SystemExit: pass\n"
         "heavy = ('torch', 'numpy', 'av', 'spacy', 'textblob', 'nltk', 'lemminflect')\n"
         "print([name for name in heavy if name in sys.modules])"
     )

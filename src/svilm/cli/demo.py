@@ -22,13 +22,13 @@ def run_demo(to: Path, world: Path, *, steps: int | None, clips: int, test_clips
 
     begun = time.monotonic()
     _say(begun, f"drawing {clips} training and {test_clips} held-out clips in {world}")
-    draw_world(world, clips=clips, test_clips=test_clips)
+    draw_world(world, clips=clips, test_clips=test_clips, untrimmed=4)
 
     _say(begun, "preparing manifests from its VideoCC, MSR-VTT and scene files")
     listings = {
         "train": videocc.listing(world / "videocc" / "video_cc_public.csv"),
         "test": msrvtt.listing(world / "msrvtt", split="test"),
-        "scenes": folder.listing(world / "scenes.csv", world / "videos", split="test"),
+        "scenes": folder.listing(world / "scenes.csv", split="test"),
     }
     manifests = {name: world / f"{name}.jsonl" for name in listings}
     for name, listing in listings.items():

@@ -1,205 +1,154 @@
-"""`svilm prepare`: official annotation files to a manifest, one sub-command per dataset."""
+"""`svilm prepare`: official annotation files to a manifest, one sub-command per dataset.
 
+The datasets are not listed here.  Each module of ``svilm.data.prepare`` with a function ``listing`` is one, and
+the parameters of that function are its options; the docstring of that package says how to write one.
+"""
+
+import inspect
 import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from types import ModuleType, NoneType
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
+from svilm.data import prepare as package
 from svilm.data.nouns import Extractor
-from svilm.data.prepare import Check, Protocol, Split
+from svilm.data.prepare import Check
 
 if TYPE_CHECKING:
     from svilm.data.prepare.common import Listing
 
+
+class Datasets(TyperGroup):
+    """Sub-commands that are found.  A reader is imported when it is called, not when it is listed."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = {name: TyperCommand(name, help=_plain(line)) for name, line in _found()}
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Name, command and remaining arguments; the name may be that of a module outside svilm."""
+        name, *rest = args
+        ours = name in self.commands
+        if not ours and not _is_module(name):
+            return super().resolve_command(ctx, args)  # says so, and suggests another name
+        reader = import_module(f"{package.__name__}.{name.replace('-', '_')}" if ours else name)
+        if not callable(getattr(reader, "listing", None)):
+            ctx.fail(f"module {name!r} has no function listing; see the docstring of {package.__name__}")
+        return name, _command(name, reader), rest
+
+
 app = typer.Typer(
+    cls=Datasets,
     no_args_is_help=True,
-    help="Turn a dataset's official files into a manifest; say what was found, missing and undecodable.",
     epilog="A test split that would shrink is refused; with --allow-missing it shrinks in the open.",
 )
 
 
-def _annotations(text: str) -> Any:
-    return typer.Argument(help=text, metavar="ANNOTATIONS", show_default=False)
+@app.callback()
+def _about() -> None:
+    """Turn a dataset's official files into a manifest; say what was found, missing and undecodable.
 
-
-def _option(name: str, text: str, **more: Any) -> Any:
-    return typer.Option(name, help=text, **more)
-
-
-To = Annotated[Path, _option("--to", "Manifest to write (JSON Lines).", metavar="FILE", show_default=False)]
-Videos = Annotated[
-    Path | None,
-    _option(
-        "--videos",
-        "Folder of the videos, with all below it; default: where the annotations are.",
-        metavar="DIR",
-    ),
-]
-HowClosely = Annotated[
-    Check, _option("--check", "Of each video decode no frame, the first (and list them all), or every one.")
-]
-Workers = Annotated[int | None, _option("--workers", "Processes besides this one; default: all cores.", min=0)]
-AllowMissing = Annotated[
-    bool, _option("--allow-missing", "Let a test split shrink; the manifest names what was struck.")
-]
-Nouns = Annotated[
-    Extractor,
-    _option("--nouns", "Noun phrases by spaCy or by offline rules; auto: spaCy if it has a pipeline."),
-]
-Use = Annotated[Split, _option("--split", "What the list is used for; val and test must be complete.")]
-
-
-@app.command()
-def videocc(
-    annotations: Annotated[Path, _annotations("video_cc_public.csv, or a folder filled by video2dataset.")],
-    to: To,
-    videos: Videos = None,
-    split: Use = "train",
-    check: HowClosely = "index",
-    workers: Workers = None,
-    allow_missing: AllowMissing = False,
-    nouns: Nouns = "auto",
-) -> None:
-    """VideoCC: video, start, end in microseconds, caption; a header or none; ids, addresses or file names."""
-    from svilm.data.prepare.videocc import listing
-
-    _run(listing(annotations, split=split), annotations, to, videos, check, workers, allow_missing, nouns)
-
-
-@app.command()
-def webvid(
-    annotations: Annotated[Path, _annotations("results_2M_train.csv or the like.")],
-    to: To,
-    videos: Videos = None,
-    split: Use = "train",
-    check: HowClosely = "index",
-    workers: Workers = None,
-    allow_missing: AllowMissing = False,
-    nouns: Nouns = "auto",
-) -> None:
-    """WebVid: videoid, page_dir and name; the videos are page_dir/videoid.mp4."""
-    from svilm.data.prepare.webvid import listing
-
-    _run(listing(annotations, split=split), annotations, to, videos, check, workers, allow_missing, nouns)
-
-
-@app.command()
-def howto100m(
-    annotations: Annotated[Path, _annotations("caption.json, or the file of HowToCaption.")],
-    to: To,
-    videos: Videos = None,
-    only: Annotated[
-        Path | None,
-        _option("--only", "HowTo100M_v1.csv or a part of it: take these videos only.", metavar="CSV"),
-    ] = None,
-    min_seconds: Annotated[
-        float, _option("--min-seconds", "Grow each narration by its neighbours to this length.", min=0)
-    ] = 8.0,
-    check: HowClosely = "index",
-    workers: Workers = None,
-    nouns: Nouns = "auto",
-) -> None:
-    """HowTo100M: narrations with their times, each grown by its neighbours to a clip."""
-    from svilm.data.prepare.howto100m import listing
-
-    found = listing(annotations, only=only, min_seconds=min_seconds)
-    _run(found, annotations, to, videos, check, workers, False, nouns)
-
-
-@app.command()
-def activitynet_captions(
-    annotations: Annotated[Path, _annotations("train.json, val_1.json or val_2.json.")],
-    to: To,
-    videos: Videos = None,
-    paragraph: Annotated[
-        bool, _option("--paragraph", "One clip per video with all its sentences, for retrieval.")
-    ] = False,
-    split: Annotated[
-        Split | None, _option("--split", "Default: train for a file named train..., test for others.")
-    ] = None,
-    check: HowClosely = "index",
-    workers: Workers = None,
-    allow_missing: AllowMissing = False,
-    nouns: Nouns = "auto",
-) -> None:
-    """ActivityNet Captions: one clip per sentence, or per video with --paragraph."""
-    from svilm.data.prepare.activitynet_captions import listing
-
-    found = listing(annotations, paragraph=paragraph, split=split)
-    _run(found, annotations, to, videos, check, workers, allow_missing, nouns)
-
-
-@app.command()
-def msrvtt(
-    annotations: Annotated[Path, _annotations("Folder of MSRVTT_data.json and the lists of the splits.")],
-    to: To,
-    videos: Videos = None,
-    protocol: Annotated[Protocol, _option("--protocol", "How the videos are split.")] = "msrvtt-1ka-9k",
-    split: Annotated[Split, _option("--split", "Which part of it; only msrvtt-full has val.")] = "train",
-    check: HowClosely = "index",
-    workers: Workers = None,
-    allow_missing: AllowMissing = False,
-    nouns: Nouns = "auto",
-) -> None:
-    """MSR-VTT: the 1k-A test split of 1,000 with 9k or 7k videos to train on, or the full split."""
-    from svilm.data.prepare.msrvtt import listing
-
-    found = listing(annotations, protocol=protocol, split=split)
-    _run(found, annotations, to, videos, check, workers, allow_missing, nouns)
-
-
-@app.command()
-def folder(
-    annotations: Annotated[
-        Path,
-        _annotations("csv, tsv or jsonl of video, start, end, caption; or a folder of videos with texts."),
-    ],
-    to: To,
-    videos: Videos = None,
-    split: Use = "train",
-    names_as_captions: Annotated[
-        bool, _option("--names-as-captions", "In a folder: a video without a text is told by its name.")
-    ] = False,
-    check: HowClosely = "index",
-    workers: Workers = None,
-    allow_missing: AllowMissing = False,
-    nouns: Nouns = "auto",
-) -> None:
-    """Your own videos: any table of video and caption, with start and end in seconds or h:mm:ss if you like.
-
-    Without a table, the captions of x.mp4 are the lines of x.txt beside it.
+    Your own reader is called by the name of its module: svilm prepare my_package.my_dataset FILE --to ...
     """
-    from svilm.data.prepare.folder import listing
-
-    table = None if annotations.is_dir() else annotations
-    found = listing(table, _root(annotations, videos), split=split, names_as_captions=names_as_captions)
-    _run(found, annotations, to, videos, check, workers, allow_missing, nouns)
 
 
-def _root(annotations: Path, videos: Path | None) -> Path:
-    return videos or (annotations if annotations.is_dir() else annotations.parent)
+def _found() -> Iterator[tuple[str, str]]:
+    """Name of each dataset and the first line of its module, read without importing it."""
+    for path in sorted(path for folder in package.__path__ for path in Path(folder).glob("*.py")):
+        text = path.read_text("utf-8")
+        if "\ndef listing(" in text:
+            yield path.stem.replace("_", "-"), text.partition("\n")[0].strip('" ')
 
 
-def _run(
+def _is_module(name: str) -> bool:
+    here = os.getcwd()
+    if here not in sys.path:  # the script `svilm`, unlike `python -m svilm`, does not see modules of this folder
+        sys.path.append(here)
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _common(flag: str, text: str, **more: Any) -> Any:
+    return typer.Option(flag, help=text, rich_help_panel="Options of all datasets", **more)
+
+
+def _write(
     listing: "Listing",
     annotations: Path,
-    to: Path,
-    videos: Path | None,
-    check: Check,
-    workers: int | None,
-    allow_missing: bool,
-    nouns: Extractor,
+    *,
+    to: Annotated[Path, _common("--to", "Manifest to write (JSON Lines).", metavar="FILE", show_default=False)],
+    videos: Annotated[
+        Path | None,
+        _common("--videos", "Folder of the videos, with all below it; default: where the annotations are."),
+    ] = None,
+    check: Annotated[
+        Check, _common("--check", "Of each video decode no frame, the first (and list them all), or every one.")
+    ] = "index",
+    workers: Annotated[
+        int | None, _common("--workers", "Processes besides this one; default: all cores.", min=0)
+    ] = None,
+    allow_missing: Annotated[
+        bool, _common("--allow-missing", "Let a test split shrink; the manifest names what was struck.")
+    ] = False,
+    nouns: Annotated[
+        Extractor, _common("--nouns", "Noun phrases by spaCy or by offline rules; auto: spaCy if it has a pipeline.")
+    ] = "auto",
 ) -> None:
     from svilm.data.prepare.common import prepare
 
     summary = prepare(
         listing,
         to=to,
-        videos=_root(annotations, videos),
+        videos=videos or (annotations if annotations.is_dir() else annotations.parent),
         check=check,
         workers=(os.cpu_count() or 1) if workers is None else workers,
         allow_missing=allow_missing,
         extractor=nouns,
     )
     print(summary)
+
+
+def _command(name: str, reader: ModuleType) -> Any:
+    """The command of a reader: the parameters of its ``listing``, then the keyword parameters of ``_write``."""
+    annotations, *options = inspect.signature(reader.listing, eval_str=True).parameters.values()
+    common = [p for p in inspect.signature(_write).parameters.values() if p.kind is p.KEYWORD_ONLY]
+
+    def run(annotations: Path, **given: Any) -> None:
+        listing = reader.listing(annotations, **{option.name: given.pop(option.name) for option in options})
+        _write(listing, annotations, **given)
+
+    own = [_typed(annotations.replace(name="annotations"), typer.Argument, metavar="ANNOTATIONS", show_default=False)]
+    own += [_typed(option, typer.Option, f"--{option.name.replace('_', '-')}") for option in options]
+    run.__signature__ = inspect.Signature([*own, *common])  # type: ignore[attr-defined]
+    single = typer.Typer(add_completion=False)
+    single.command(name, help=_plain(inspect.cleandoc(reader.__doc__ or reader.listing.__doc__ or "")))(run)
+    return typer.main.get_command(single)
+
+
+def _typed(parameter: inspect.Parameter, make: Callable[..., Any], *flag: str, **more: Any) -> inspect.Parameter:
+    """A parameter of ``listing`` as typer wants it; the text in its Annotated is the help."""
+    kind, text = parameter.annotation, ""
+    if get_origin(kind) is Annotated:
+        kind, text = kind.__origin__, " ".join(each for each in kind.__metadata__ if isinstance(each, str))
+    if Path in get_args(kind):  # str | Path
+        kind = Path | None if NoneType in get_args(kind) else Path
+    default = ... if parameter.default is parameter.empty else parameter.default
+    info = make(default, *flag, help=_plain(text), **more)
+    return parameter.replace(annotation=kind, default=info, kind=parameter.KEYWORD_ONLY)
+
+
+def _plain(text: str) -> str:
+    """Text of a docstring as it is to be seen: lines of a paragraph joined, brackets no markup."""
+    from rich.markup import escape
+
+    return escape(re.sub(r"(?<=\S)\n(?=[^\s-])", " ", text.replace("``", "`")))

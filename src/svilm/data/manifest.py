@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from svilm.types import Entry, LabelledBox, Segment
+from svilm.entries import Entry, LabelledBox, Segment
 
 __all__ = [
     "Entry",

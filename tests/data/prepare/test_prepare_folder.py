@@ -34,7 +34,7 @@ def refused(listing: Listing) -> dict[str, str]:
     ],
 )
 def test_tables(text: Text, tmp_path: Path, content: str) -> None:
-    listing = folder.listing(text("x.csv", content), tmp_path)
+    listing = folder.listing(text("x.csv", content))
     (clip,) = clips(listing)
     assert (clip.id, clip.names, clip.captions) == ("a.mp4:1.000-2.500", ("a.mp4",), ("a dog",))
     assert (clip.start, clip.end, clip.place, listing.split) == (1.0, 2.5, "line 2", "train")
@@ -42,7 +42,7 @@ def test_tables(text: Text, tmp_path: Path, content: str) -> None:
 
 def test_optional_columns(text: Text, tmp_path: Path) -> None:
     content = "id,video,start,end,scene_changes,caption,note\nx,a.mp4,,,1.5;3.0,a dog,n\ny,a.mp4,2,,,a cat,n\n"
-    listing = folder.listing(text("x.csv", content), tmp_path, split="test")
+    listing = folder.listing(text("x.csv", content), split="test")
     first, second = clips(listing)
     assert (first.id, first.start, first.end, first.scene_changes) == ("x", None, None, (1.5, 3.0))
     assert (second.id, second.start, second.end, second.scene_changes) == ("y", 2.0, None, ())
@@ -52,7 +52,7 @@ def test_optional_columns(text: Text, tmp_path: Path) -> None:
 
 def test_ids_are_made_where_there_are_none(text: Text, tmp_path: Path) -> None:
     content = "video,caption\na.b.mp4,a dog\na.b.mp4,a cat\na.b.mp4,a dog\n"
-    listing = folder.listing(text("x.csv", content), tmp_path)
+    listing = folder.listing(text("x.csv", content))
     assert [clip.id for clip in clips(listing)] == ["a.b.mp4", "a.b.mp4#2"]
     assert refused(listing) == {"line 4": "repeats an earlier row"}
 
@@ -70,7 +70,7 @@ def test_json_lines(text: Text, tmp_path: Path) -> None:
         {"video": "c.mp4"},
         {"caption": "a dog"},
     ]
-    listing = folder.listing(text("x.jsonl", "\n".join(map(json.dumps, rows))), tmp_path)
+    listing = folder.listing(text("x.jsonl", "\n".join(map(json.dumps, rows))))
     assert [(clip.names, clip.captions, clip.start) for clip in clips(listing)] == [
         (("a.mp4",), ("a dog",), 1.0),
         (("b.mp4",), ("a cat", "a grey cat"), None),
@@ -87,7 +87,7 @@ def test_texts_beside_the_videos(names: Names) -> None:
     (root / "odd.txt").write_bytes(b"\xff\xfe")
     (root / "meta.json").write_text('{"caption": "a meta dog"}')
     (root / "bad.json").write_text('{"caption": ')
-    listing = folder.listing(None, root)
+    listing = folder.listing(root)
     assert {clip.id: clip.captions for clip in clips(listing)} == {
         "a.b.mp4": ("a dog", "a cat"),
         "meta.mp4": ("a meta dog",),
@@ -99,7 +99,7 @@ def test_texts_beside_the_videos(names: Names) -> None:
         "red-car_2.mp4": "no caption beside the video",
         long: "no caption beside the video",
     }
-    named = folder.listing(None, root, names_as_captions=True)
+    named = folder.listing(root, names_as_captions=True)
     assert {clip.id: clip.captions for clip in clips(named)}["red-car_2.mp4"] == ("red car 2",)
 
 
@@ -113,7 +113,7 @@ def test_texts_beside_the_videos(names: Names) -> None:
 )
 def test_tables_that_are_none(text: Text, names: Names, content: str, message: str) -> None:
     with pytest.raises(PrepareError, match=rf"x\.csv: {message}"):
-        prepare(folder.listing(text("x.csv", content), names()), to=names() / "m.jsonl", videos=names())
+        prepare(folder.listing(text("x.csv", content)), to=names() / "m.jsonl", videos=names())
 
 
 class Canary(BaseHTTPRequestHandler):
@@ -168,7 +168,7 @@ def test_hostile_rows(video: Callable[..., Path], text: Text, tmp_path: Path) ->
         url = f"http://127.0.0.1:{server.server_port}"
         rows = [[value.replace("{url}", url) for value in row[:4]] for row in HOSTILE]
         path = text("x.tsv", "\n".join("\t".join(row) for row in [["video", "start", "end", "caption"], *rows]))
-        summary = prepare(folder.listing(path, root), to=tmp_path / "m.jsonl", videos=root, extractor="rules")
+        summary = prepare(folder.listing(path), to=tmp_path / "m.jsonl", videos=root, extractor="rules")
         server.shutdown()
     assert Canary.hits == 0
     wanted = [row[4] for row in HOSTILE]

@@ -64,6 +64,7 @@ class Summary:
     without_nouns: int
     """Captions in which no noun phrase was found."""
     extractor: str
+    """Which one found the noun phrases; "" where none were looked for."""
     notes: tuple[str, ...]
 
     def count(self, kind: Kind) -> int:
@@ -94,10 +95,14 @@ class Summary:
             *self._account("missing", "clips without a video"),
             *self._account("undecodable", "clips whose video cannot be read"),
             _line("written", self.written, f"clips with {self.captions} captions to {self.manifest}"),
-            _line("nouns", self.phrases, f"phrases by {self.extractor}, none in {self.without_nouns} captions"),
+            *self._nouns(),
             *(f"  note: {note}" for note in self.notes),
         ]
         return "\n".join(lines)
+
+    def _nouns(self) -> Iterator[str]:
+        if self.extractor:
+            yield _line("nouns", self.phrases, f"phrases by {self.extractor}, none in {self.without_nouns} captions")
 
     def _account(self, kind: Kind, meaning: str) -> Iterator[str]:
         yield _line(kind, self.count(kind), meaning)

@@ -1,13 +1,13 @@
-"""ActivityNet Captions: {"v_...": {"duration": s, "timestamps": [[start, end], ...], "sentences": [...]}}.
+"""ActivityNet Captions: train.json, val_1.json or val_2.json, a clip per sentence, or per video with --paragraph.
 
-For pre-training each sentence is a clip of its own; for retrieval a video is found by all its sentences.
-Videos are called with and without the "v_".
+{"v_...": {"duration": s, "timestamps": [[start, end], ...], "sentences": [...]}}. For pre-training each sentence
+is a clip of its own; for retrieval a video is found by all its sentences. Videos are called with and without "v_".
 """
 
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from svilm.data.prepare import Split
 from svilm.data.prepare.common import Clip, Listing, Refusal
@@ -18,7 +18,14 @@ VIDEOS = {"train": 10_009, "val_1": 4_917, "val_2": 4_885}
 """Videos of the official files, by the file's name."""
 
 
-def listing(annotations: str | Path, *, paragraph: bool = False, split: Split | None = None) -> Listing:
+def listing(
+    annotations: Annotated[str | Path, "train.json, val_1.json or val_2.json."],
+    *,
+    paragraph: Annotated[bool, "One clip per video with all its sentences, for retrieval."] = False,
+    split: Annotated[
+        Split | None, "What it is used for; default: train for a file named train..., test for others."
+    ] = None,
+) -> Listing:
     """The clips of train.json, val_1.json or val_2.json, one per sentence.
 
     ``paragraph`` makes one clip per video, with all its sentences as its caption.  ``split`` is by default

@@ -152,7 +152,7 @@ def prepare(
         captions=nouns["captions"],
         phrases=nouns["phrases"],
         without_nouns=nouns["without"],
-        extractor=name,
+        extractor=name if listing.nouns else "",
         notes=(*listing.notes, *_notes(listing, account, verdicts)),
     )
 
@@ -285,6 +285,7 @@ def _shrunken(listing: Listing, account: _Account) -> str:
     ]
     if len(account.struck) > LISTED:
         lines.append(f"  and {len(account.struck) - LISTED} more")
+    lines += [f"  note: {note}" for note in listing.notes]
     return "\n".join([*lines, "find them, or strike them from the split in the open with --allow-missing"])
 
 

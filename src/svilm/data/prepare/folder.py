@@ -1,11 +1,15 @@
-"""Anybody's videos: a csv, tsv or JSONL file of video, start, end, caption, or texts beside the videos."""
+"""Your own videos: a csv, tsv or jsonl file of video, start, end, caption, or texts beside the videos.
+
+Times are seconds or h:mm:ss, and left out they mean the whole video. Columns go by many names (path, text, ...).
+Without a table, the captions of x.mp4 are the lines of x.txt beside it.
+"""
 
 import os
 import re
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from svilm.data.prepare import Split
 from svilm.data.prepare.common import Clip, Listing, PrepareError, Refusal, unique
@@ -40,31 +44,30 @@ JSON_LINES = (".jsonl", ".ndjson")
 
 
 def listing(
-    annotations: str | Path | None,
-    videos: str | Path,
+    annotations: Annotated[
+        str | Path, "csv, tsv or jsonl of video, start, end, caption; or a folder of videos with texts."
+    ],
     *,
-    split: Split = "train",
-    names_as_captions: bool = False,
-    source: str = "folder",
+    split: Annotated[Split, "What the list is used for; val and test must be complete."] = "train",
+    names_as_captions: Annotated[bool, "In a folder: a video without a text is told by its name."] = False,
 ) -> Listing:
-    """The clips of a table, or if ``annotations`` is None the videos with a text beside them.
+    """The clips of a table, or the videos of a folder with a text beside them.
 
     Columns go by many names (REQUIRED, OPTIONAL); times are seconds or h:mm:ss, and left out they mean the
     whole video; "scene_changes" are seconds with ";" between them.  The captions beside ``x.mp4`` are the
     lines of ``x.txt`` or "caption" in ``x.json`` (video2dataset leaves both), or with ``names_as_captions``
     else its name.  Raises PrepareError for a table that is not there, empty, or without those columns.
     """
-    make = partial(Listing, source, protocol=f"{source} {split}", split=split)
-    if annotations is None:
-        return make(Path(videos), partial(_beside, Path(videos), names_as_captions))
     path = Path(annotations)
+    make = partial(Listing, "folder", path, protocol=f"folder {split}", split=split)
+    if path.is_dir():
+        return make(partial(_beside, path, names_as_captions))
     if path.suffix.lower() in JSON_LINES:
         has_ids = "id" in next((row.values for row in _objects(path) if isinstance(row, Row)), {})
-        return make(path, lambda: _clips(_objects(path), has_ids))
+        return make(lambda: _clips(_objects(path), has_ids))
     table = open_table(path, REQUIRED, OPTIONAL)
     unused = ", ".join(name for name in table.columns if name not in {*REQUIRED, *OPTIONAL})
     return make(
-        path,
         partial(_clips, table, "id" in table.columns),
         notes=(f"columns not used: {unused}",) if unused else (),
     )

@@ -1,5 +1,6 @@
-"""HowTo100M: caption.json, {video_id: {"start": [...], "end": [...], "text": [...]}}, and HowTo100M_v1.csv.
+"""HowTo100M: caption.json, narrations with their times, each grown by its neighbours to a clip.
 
+{video_id: {"start": [...], "end": [...], "text": [...]}}; HowTo100M_v1.csv, or a part of it, may choose the videos.
 A narration lasts three or four seconds, less than what it speaks of, so it grows by its nearest neighbours,
 as is usual for this set.  HowToCaption's files, where each text is a list of captions, are read as well.
 """
@@ -8,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from math import inf
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from svilm.data.prepare.common import Clip, Listing, PrepareError, Refusal
 from svilm.data.prepare.jsons import json_items
@@ -23,7 +24,12 @@ class Narration(NamedTuple):
     texts: tuple[str, ...]
 
 
-def listing(annotations: str | Path, *, only: str | Path | None = None, min_seconds: float = 8.0) -> Listing:
+def listing(
+    annotations: Annotated[str | Path, "caption.json, or the file of HowToCaption."],
+    *,
+    only: Annotated[str | Path | None, "HowTo100M_v1.csv or a part of it: take these videos only."] = None,
+    min_seconds: Annotated[float, "Grow each narration by its neighbours to this length."] = 8.0,
+) -> Listing:
     """The narrated clips of caption.json, each grown to at least ``min_seconds`` where its video allows it.
 
     ``only`` is HowTo100M_v1.csv or any part of it: only its videos are listed, and where it has a column

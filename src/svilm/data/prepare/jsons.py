@@ -54,6 +54,18 @@ def json_rows(path: Path) -> Iterator[Row | Refusal]:
         yield (Row(place, value) if isinstance(value, dict) else Refusal(place, "not an object", shortened(value)))
 
 
+def json_objects(path: Path) -> Iterator[Row | Refusal]:
+    """The objects of a file that is one JSON list or JSON Lines, whichever it is; any other value is refused."""
+    with _opened(path) as file:
+        is_list = file.read(1024).lstrip().startswith("[")
+    if not is_list:
+        yield from json_rows(path)
+        return
+    for number, value in enumerate(load_json(path), start=1):
+        place = f"item {number}"
+        yield (Row(place, value) if isinstance(value, dict) else Refusal(place, "not an object", shortened(value)))
+
+
 def json_items(path: Path) -> Iterator[tuple[str, Any]]:
     """Key and value of each item of the object that is the whole file, without ever holding all of it.
 

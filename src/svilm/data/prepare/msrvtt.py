@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Annotated, Any, NamedTuple, get_args
 
 from svilm.data.prepare import Protocol, Split
 from svilm.data.prepare.common import Clip, Listing, PrepareError, Refusal
 from svilm.data.prepare.jsons import load_json
-from svilm.data.prepare.tables import BadRow, Row, Table, convert, file_name, lines, one_line, open_table
+from svilm.data.prepare.tables import BadRow, Row, Table, convert, file_name, one_line, open_table, plain_lines
 
 PUBLISHED = {
     ("msrvtt-1ka-9k", "train"): 9000,
@@ -57,7 +57,12 @@ class Dump(NamedTuple):
     """Captions that say nothing, left out."""
 
 
-def listing(annotations: str | Path, *, protocol: Protocol = "msrvtt-1ka-9k", split: Split = "train") -> Listing:
+def listing(
+    annotations: Annotated[str | Path, "Folder of MSRVTT_data.json and the lists of the splits."],
+    *,
+    protocol: Annotated[Protocol, "How the videos are split."] = "msrvtt-1ka-9k",
+    split: Annotated[Split, "Which part of it; only msrvtt-full has val."] = "train",
+) -> Listing:
     """One split of a protocol, from the folder that holds the annotation files.
 
     A list that is not in the folder is made from the dump's own splits, as it was made in the first place.
@@ -107,13 +112,9 @@ def _query(row: Row) -> Clip:
 
 
 def _from_list(path: Path, dump: Dump, tested: AbstractSet[str]) -> Iterator[Clip | Refusal]:
-    rows = iter(open_table(path, {"video_id": ()})) if path.suffix == ".csv" else _plain_list(path)
+    is_table = path.suffix == ".csv"
+    rows = iter(open_table(path, {"video_id": ()})) if is_table else plain_lines(path, "video_id")
     return convert(rows, partial(_clip, dump, tested))
-
-
-def _plain_list(path: Path) -> Iterator[Row | Refusal]:
-    for line in lines(path):
-        yield line if isinstance(line, Refusal) else Row(f"line {line[0]}", {"video_id": line[1]})
 
 
 def _from_dump(dump: Dump, splits: Sequence[str], tested: AbstractSet[str]) -> Iterator[Clip | Refusal]:

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast, get_args
+
+from svilm.data.prepare import Split
 
 MAX_LINE = 1 << 20
 """Bytes.  No caption is a megabyte long, and a file without line ends must not fill the memory."""
@@ -138,6 +140,18 @@ def span(start: str, end: str, unit: Callable[[str], float] = seconds) -> tuple[
     return first, last
 
 
+def split_in_name(path: Path) -> Split:
+    """The split that a file's name begins a word with, as in "qa_train.json" or "annos_validation.csv".
+
+    Raises PrepareError for a name that says none, or more than one.
+    """
+    found = set(re.findall(r"(?<![a-z])(train|val|test)", path.stem.lower()))
+    for split in get_args(Split):
+        if found == {split}:
+            return cast(Split, split)
+    raise PrepareError(f"{path}: its name does not say which split it is; say so with --split")
+
+
 # Lines
 
 
@@ -171,6 +185,12 @@ def lines(path: Path) -> Iterator[tuple[int, str] | Refusal]:
             yield (number, text) if "\0" not in text else Refusal(place, "NUL character", shortened(text))
     if empty:
         raise PrepareError(f"{path}: empty file")
+
+
+def plain_lines(path: Path, column: str = "line") -> Iterator[Row | Refusal]:
+    """Each line of a text file as a row of one column."""
+    for line in lines(path):
+        yield line if isinstance(line, Refusal) else Row(f"line {line[0]}", {column: line[1]})
 
 
 def first_line(path: Path) -> tuple[int, str]:

@@ -6,9 +6,11 @@ video2dataset filled ("files" layout, clips already cut) is read as it is, witho
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import parse_qs, urlsplit
 
 from svilm.data.prepare import Split, folder
@@ -23,7 +25,11 @@ SHORTEST = 0.05
 _HOSTS = ("youtube.com", "www.youtube.com", "m.youtube.com", "music.youtube.com", "www.youtube-nocookie.com")
 
 
-def listing(annotations: str | Path, *, split: Split = "train") -> Listing:
+def listing(
+    annotations: Annotated[str | Path, "video_cc_public.csv, or a folder filled by video2dataset."],
+    *,
+    split: Annotated[Split, "What the list is used for; val and test must be complete."] = "train",
+) -> Listing:
     """The clips of ``video_cc_public.csv``, or of a folder that video2dataset filled.
 
     Whether the first line is a header is not documented, so it counts as one if its times have no digits.
@@ -31,7 +37,7 @@ def listing(annotations: str | Path, *, split: Split = "train") -> Listing:
     """
     path = Path(annotations)
     if path.is_dir():
-        return folder.listing(None, path, split=split, source="videocc")
+        return replace(folder.listing(path, split=split), source="videocc", protocol=f"videocc {split}")
     number, line = first_line(path)
     delimiter = sniffed(line, lambda cells: len(cells) >= 4 and cells[1].strip().isdigit())
     named = delimiter is None and sniffed(line, lambda cells: len(cells) == 4 and not _digits(cells[1:3]))

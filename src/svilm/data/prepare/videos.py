@@ -15,7 +15,10 @@ from tqdm import tqdm
 from svilm.data.prepare import Check
 from svilm.data.prepare.tables import BadRow, PrepareError, shortened
 
-EXTENSIONS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ts")
+EXTENSIONS = (
+    *(".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ts"),
+    *(".3g2", ".mts", ".m2ts", "."),  # some uploads of DiDeMo end in a bare dot
+)
 """Where a folder holds one name with several of these, the first listed is taken."""
 CHUNK = 1000
 

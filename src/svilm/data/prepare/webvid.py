@@ -6,13 +6,18 @@ The dataset was withdrawn in 2024; who holds a copy finds its videos as {page_di
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 from svilm.data.prepare import Split
 from svilm.data.prepare.common import Clip, Listing, Refusal
 from svilm.data.prepare.tables import Row, Table, convert, file_name, one_line, open_table
 
 
-def listing(annotations: str | Path, *, split: Split = "train") -> Listing:
+def listing(
+    annotations: Annotated[str | Path, "results_2M_train.csv or the like."],
+    *,
+    split: Annotated[Split, "What the list is used for; val and test must be complete."] = "train",
+) -> Listing:
     """The clips of one ``results_*.csv``.  Raises PrepareError where the file or its columns are missing."""
     table = open_table(Path(annotations), {"videoid": (), "name": ()}, {"page_dir": ()})
     return Listing("webvid", table.path, partial(_clips, table), f"webvid {split}", split)
