@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-compile check format bench sizes
+.PHONY: help setup demo downstream test test-compile check format bench sizes
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -23,6 +23,10 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)  ## draw a world, train on it, retrieve, and write runs/demo/report.html (about ten minutes)
 	$(BIN)/svilm demo --to runs/demo
+
+downstream: $(READY)  ## carry the model of `make demo` to every downstream task; runs/downstream/report.html
+	test -f runs/demo/scores.json || $(MAKE) demo
+	$(BIN)/svilm downstream runs/demo --world runs/demo-world --to runs/downstream
 
 test: test-compile  ## all tests
 	$(BIN)/python -m pytest

@@ -47,5 +47,5 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from svilm.data.world import draw_world
 
     folder = tmp_path_factory.mktemp("drawn") / "world"
-    draw_world(folder, clips=48, test_clips=12, untrimmed=1, workers=1)
+    draw_world(folder, clips=48, test_clips=12, untrimmed=4, workers=1)
     return folder

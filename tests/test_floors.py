@@ -15,9 +15,9 @@ SOURCE = Path(__file__).parents[1] / "src" / "svilm"
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"version", "entries", "types", "config", "runtime", "hub"}),
     frozenset({"data", "models", "losses", "metrics", "draw"}),
-    frozenset({"engine"}),
+    frozenset({"engine", "features"}),
     frozenset({"tasks"}),
-    frozenset({"model", "run", "plan", "features", "search", "report", "doctor"}),
+    frozenset({"model", "run", "plan", "search", "report", "doctor"}),
     frozenset({"recipes", "app", "__init__"}),
     frozenset({"cli", "reproduce", "__main__"}),
 )

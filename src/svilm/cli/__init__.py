@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from svilm.cli import prepare, reproduce, score, train
+from svilm.cli import downstream, prepare, reproduce, scan, score, train
 from svilm.version import __version__
 
 app = typer.Typer(
@@ -20,10 +20,12 @@ app = typer.Typer(
 )
 app.add_typer(prepare.app, name="prepare")
 app.add_typer(score.app, name="score")
+app.command("scan")(scan.scan)
 app.command("train")(train.train)
 app.command("evaluate")(train.evaluate)
 app.command("look")(train.look)
 app.command("show")(train.show)
+app.command("downstream")(downstream.downstream)
 app.command("reproduce")(reproduce.reproduce)
 
 Folder = Annotated[Path, typer.Argument(help="Folder to write to.", metavar="DIR")]

@@ -22,7 +22,7 @@ def run_demo(to: Path, world: Path, *, steps: int | None, clips: int, test_clips
 
     begun = time.monotonic()
     _say(begun, f"drawing {clips} training and {test_clips} held-out clips in {world}")
-    draw_world(world, clips=clips, test_clips=test_clips, untrimmed=4)
+    draw_world(world, clips=clips, test_clips=test_clips)
 
     _say(begun, "preparing manifests from its VideoCC, MSR-VTT and scene files")
     listings = {

@@ -5,19 +5,44 @@ import importlib
 from collections.abc import Callable
 
 from svilm.config import ConfigError
-from svilm.recipes import pretrain
+from svilm.recipes import downstream, pretrain
 from svilm.run import Run
 
 RECIPES: dict[str, Callable[[], Run]] = {
-    "tiny": pretrain.tiny,
-    "tiny-contrastive": pretrain.tiny_contrastive,
-    "small": pretrain.small,
-    "paper": pretrain.paper,
-    "paper-literal": pretrain.paper_literal,
-    "paper-contrastive": pretrain.paper_contrastive,
-    "paper-grounding": pretrain.paper_grounding,
-    "paper-grouping": pretrain.paper_grouping,
-    "paper-16-frames": pretrain.paper_16_frames,
+    function.__name__.replace("_", "-"): function
+    for function in (
+        pretrain.tiny,
+        pretrain.tiny_contrastive,
+        pretrain.tiny_grounding,
+        pretrain.tiny_grouping,
+        pretrain.tiny_half_frames,
+        pretrain.small,
+        pretrain.paper,
+        pretrain.paper_literal,
+        pretrain.paper_contrastive,
+        pretrain.paper_grounding,
+        pretrain.paper_grouping,
+        pretrain.paper_16_frames,
+        downstream.msrvtt,
+        downstream.msrvtt_qa,
+        downstream.msvd_qa,
+        downstream.ucf101,
+        downstream.ucf101_linear,
+        downstream.hmdb51,
+        downstream.hmdb51_linear,
+        downstream.activitynet,
+        downstream.ava,
+        downstream.ucf101_16_frames,
+        downstream.ucf101_linear_16_frames,
+        downstream.tiny_retrieval,
+        downstream.tiny_qa,
+        downstream.tiny_recognition,
+        downstream.tiny_linear,
+        downstream.tiny_localization,
+        downstream.tiny_ava,
+        downstream.tiny_recognition_half_frames,
+        downstream.tiny_linear_half_frames,
+    )
 }
 """All recipes by name."""
 

@@ -94,11 +94,29 @@ def paper_grouping() -> Run:
 
 def paper_16_frames() -> Run:
     """Table 12: `paper` on 16 frames, half the cost (paper: zero-shot R@1/5/10 of 28.5/53.5/64.0)."""
-    run = paper()
-    sampling = run.data.sampling.model_copy(update={"num_frames": 16})
-    return run.model_copy(
-        update={"recipe": "paper-16-frames", "data": run.data.model_copy(update={"sampling": sampling})}
-    )
+    return halved(paper(), "paper-16-frames")
+
+
+def tiny_grounding() -> Run:
+    """`tiny` without temporal grouping: Table 6, scenario 2, on the drawn world."""
+    return tiny().model_copy(update={"recipe": "tiny-grounding", "task": Pretrain(grouping=0.0)})
+
+
+def tiny_grouping() -> Run:
+    """`tiny` without grounding: Table 6, scenario 3, on the drawn world."""
+    return tiny().model_copy(update={"recipe": "tiny-grouping", "task": Pretrain(grounding=0.0)})
+
+
+def tiny_half_frames() -> Run:
+    """`tiny` on 4 frames: Table 12 on the drawn world."""
+    return halved(tiny(), "tiny-half-frames")
+
+
+def halved(run: Run, name: str) -> Run:
+    """The run on half as many frames of the same stretch of time."""
+    sampling = run.data.sampling
+    fewer = sampling.model_copy(update={"num_frames": sampling.num_frames // 2})
+    return run.model_copy(update={"recipe": name, "data": run.data.model_copy(update={"sampling": fewer})})
 
 
 def _contrastive(run: Run, name: str) -> Run:

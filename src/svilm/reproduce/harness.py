@@ -124,7 +124,7 @@ def render(table: Table, workshop: Workshop) -> str:
     about: dict[str, str] = {}
     rows = []
     for row in table.rows:
-        rows.append([f"{row.method} (paper)", *(_number(value) for value in row.paper)])
+        rows.append([f"{row.method} (paper)", *(number(value) for value in row.paper)])
         if row.ours:
             rows.append([f"**{row.method} (ours)**", *_ours(row, workshop, about)])
     where = f"the drawn world {workshop.root}" if workshop.world else str(workshop.root)
@@ -135,7 +135,7 @@ def render(table: Table, workshop: Workshop) -> str:
         + (" These are no benchmark numbers: compare rows of ours with each other only." if workshop.world else ""),
         "",
     ]
-    return "\n".join([*head, *_markdown(["", *table.columns], rows), "", *about.values(), *table.notes]) + "\n"
+    return "\n".join([*head, *markdown(["", *table.columns], rows), "", *about.values(), *table.notes]) + "\n"
 
 
 def _ours(row: Row, workshop: Workshop, about: dict[str, str]) -> list[str]:
@@ -152,7 +152,7 @@ def _ours(row: Row, workshop: Workshop, about: dict[str, str]) -> list[str]:
             about[step.name] = f"- {step.name}: not run; {error}"
             continue
         about.setdefault(step.name, f"- {workshop.protocol(step)}")
-        cells.append(_number(scores[metric]))
+        cells.append(number(scores[metric]))
     return cells
 
 
@@ -163,14 +163,14 @@ def render_settings(table: Settings) -> str:
     for name, (printed, setting) in table.rows.items():
         cells = [name]
         for value, each in zip(printed, table.recipes, strict=True):
-            ours = str(known[each][setting])
+            ours = _plain(known[each][setting])
             cells += [value, ours if ours == value else f"{ours} (differs)"]
         rows.append([*cells, f"`{setting}`"])
     columns = ["", *(f"{name}, {who}" for name in table.recipes for who in ("paper", "ours")), "setting"]
-    return "\n".join([f"# {table.title}", "", *_markdown(columns, rows), "", *table.notes]) + "\n"
+    return "\n".join([f"# {table.title}", "", *markdown(columns, rows), "", *table.notes]) + "\n"
 
 
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     wide = [max(len(row[k]) for row in (head, *rows)) for k in range(len(head))]
     lines = [head, ["-" * max(3, width) for width in wide], *rows]
     return [
@@ -179,5 +179,9 @@ def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def _number(value: float | None) -> str:
+def _plain(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"

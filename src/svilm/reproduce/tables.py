@@ -59,14 +59,14 @@ def _retrieval(step: str, *, median: bool = False) -> tuple[tuple[str, str], ...
 
 
 def _localization(step: str) -> tuple[tuple[str, str], ...]:
-    return tuple((step, f"localization/{name.replace(' ', '/').replace('mAP/avg', 'mAP')}") for name in _MAP)
+    return tuple((step, f"localization/{name}") for name in ("mAP@0.50", "mAP@0.75", "mAP@0.95", "average_mAP"))
 
 
 def _ablation(scenario: str) -> tuple[tuple[str, str], ...]:
     return (
         *_retrieval(f"pretrain-{scenario}"),
         (f"msvd-qa-{scenario}", "vqa/accuracy"),
-        (f"ucf101-linear-{scenario}", "recognition/top1"),
+        (f"ucf101-linear-{scenario}", "recognition/top-1"),
         *_localization(f"activitynet-{scenario}"),
     )
 
@@ -134,10 +134,10 @@ TABLE_3 = Table(
             "S-ViLM",
             (94.8, 96.5, 70.0, 76.9),
             (
-                ("ucf101-linear", "recognition/top1"),
-                ("ucf101", "recognition/top1"),
-                ("hmdb51-linear", "recognition/top1"),
-                ("hmdb51", "recognition/top1"),
+                ("ucf101-linear", "recognition/top-1"),
+                ("ucf101", "recognition/top-1"),
+                ("hmdb51-linear", "recognition/top-1"),
+                ("hmdb51", "recognition/top-1"),
             ),
         ),
     ),
@@ -210,8 +210,8 @@ TABLE_12 = Table(
                 paper,
                 (
                     *_retrieval(f"pretrain{key}"),
-                    (f"ucf101-linear{key}", "recognition/top1"),
-                    (f"ucf101{key}", "recognition/top1"),
+                    (f"ucf101-linear{key}", "recognition/top-1"),
+                    (f"ucf101{key}", "recognition/top-1"),
                 ),
             )
             for name, key, paper in (
@@ -235,9 +235,9 @@ TABLE_13 = Table(
         Row(
             "S-ViLM (contrastive only)",
             (21.95, 26.55),
-            (("ava-contrastive", "ava/mAP"), ("ava-contrastive", "ava_true_boxes/mAP")),
+            (("ava-contrastive", "ava_detected/mAP@0.50"), ("ava-contrastive", "ava_truth_boxes/mAP@0.50")),
         ),
-        Row("S-ViLM", (25.00, 30.15), (("ava", "ava/mAP"), ("ava", "ava_true_boxes/mAP"))),
+        Row("S-ViLM", (25.00, 30.15), (("ava", "ava_detected/mAP@0.50"), ("ava", "ava_truth_boxes/mAP@0.50"))),
     ),
 )
 

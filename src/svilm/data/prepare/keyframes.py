@@ -5,14 +5,17 @@ Two kinds of such files circulate: a csv like AVA's own with the score in column
 else.
 """
 
+import math
 import pickle
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from svilm.data.prepare.tables import (
     BadRow,
@@ -61,6 +64,7 @@ class PersonBoxes:
             self.found.setdefault(keyframe, []).append(box)
 
 
+@lru_cache(maxsize=1024)  # the rows of a keyframe follow one another
 def keyframe(video: str, timestamp: str) -> Keyframe:
     """What two cells of a file name; 902, 0902 and 902.0 are the same.  Raises BadRow for anything else."""
     return Keyframe(file_name(video), seconds(timestamp.strip()))
@@ -68,7 +72,7 @@ def keyframe(video: str, timestamp: str) -> Keyframe:
 
 def keyframe_rows(path: Path, widths: Sequence[int]) -> Iterator[Row | Refusal]:
     """The rows of a csv without a header as lists of "cells", each as many as one of the ``widths``."""
-    for line in lines(path):
+    for line in tqdm(lines(path), path.name, unit="row", leave=False, delay=1):
         if isinstance(line, Refusal):
             yield line
             continue
@@ -86,7 +90,7 @@ def numbers(texts: Sequence[str]) -> list[float]:
         values = [float(text) for text in texts]
     except ValueError:
         raise BadRow("not numbers", shortened(",".join(texts))) from None
-    if not np.isfinite(values).all():
+    if not all(map(math.isfinite, values)):
         raise BadRow("not numbers", shortened(",".join(texts)))
     return values
 
@@ -165,7 +169,7 @@ def _read_pickle(path: Path, left_out: Counter[str]) -> Iterator[_Detection]:
                 f"with {shortened(found)}"
             )
         for row in found.tolist():
-            if not np.isfinite(row).all():
+            if not all(map(math.isfinite, row)):
                 left_out["not numbers"] += 1
                 continue
             yield key, row[:4], row[4] if len(row) == 5 else 1.0, ()

@@ -159,16 +159,6 @@ def write_records(path: Path, records: Iterable[R]) -> list[R]:
     return kept
 
 
-def write_json(path: Path, data: object) -> None:
-    """Write JSON that has the same bytes everywhere."""
-    write_text(path, json.dumps(data, ensure_ascii=False, indent=1) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write text that has the same bytes everywhere."""
-    path.write_text(text, encoding="utf-8", newline="\n")
-
-
 def read_truth(folder: str | Path) -> list[ClipTruth]:
     """All clips of a world, training clips first, each split in order of its index.
 

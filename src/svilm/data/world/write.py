@@ -17,7 +17,8 @@ from pydantic import Field
 from tqdm import tqdm
 
 from svilm.config import Config, build
-from svilm.data.world.annotations import write_annotations
+from svilm.data.world.annotations import FOLDERS, write_annotations
+from svilm.data.world.files import write_json
 from svilm.data.world.long import untrimmed
 from svilm.data.world.paint import render
 from svilm.data.world.scenes import Split, scene
@@ -28,11 +29,10 @@ from svilm.data.world.truth import (
     clip_truth,
     read_truth,
     untrimmed_truth,
-    write_json,
     write_records,
 )
 
-VERSION = 1
+VERSION = 2
 """Goes up when the same settings draw something else, so that an older world is not taken for a new one."""
 
 NUM_CAPTIONS = 5
@@ -93,6 +93,31 @@ class World:
         return self.folder / "msrvtt"
 
     @property
+    def msrvtt_qa(self) -> Path:
+        """Folder of the questions on the clips, with their answers."""
+        return self.folder / "msrvtt_qa"
+
+    @property
+    def ucf101(self) -> Path:
+        """Folder of the lists by action, and of the same clips in folders by class."""
+        return self.folder / "ucf101"
+
+    @property
+    def activitynet(self) -> Path:
+        """The labelled segments of the long videos."""
+        return self.folder / "activitynet" / "activity_net.v1-3.min.json"
+
+    @property
+    def long_videos(self) -> Path:
+        """Folder of the long videos."""
+        return self.folder / "untrimmed"
+
+    @property
+    def ava(self) -> Path:
+        """Folder of the boxes with actions, and of those that a detector would find."""
+        return self.folder / "ava"
+
+    @property
     def scenes(self) -> Path:
         """Held-out clips with a scene change: video, start, end, caption, scene_changes."""
         return self.folder / "scenes.csv"
@@ -103,7 +128,7 @@ def draw_world(
     *,
     clips: int = 2000,
     test_clips: int = 500,
-    untrimmed: int = 20,
+    untrimmed: int = 120,
     seed: int = 0,
     size: int = 64,
     frames: int = 16,
@@ -127,8 +152,8 @@ def draw_world(
         return _summary(folder, settings, read_truth(folder), began, reused=True)
     _write_settings(folder, settings, complete=False)
     _clear(folder)
-    records = _draw_videos(folder, settings, workers or _cores())
-    write_annotations(folder, records)
+    records, long = _draw_videos(folder, settings, workers or _cores())
+    write_annotations(folder, records, long, seed)
     _write_settings(folder, settings, complete=True)
     return _summary(folder, settings, records, began, reused=False)
 
@@ -196,25 +221,26 @@ def _read_settings(path: Path) -> dict[str, Any] | None:
 
 def _clear(folder: Path) -> None:
     """Remove the videos of a former world; every other file of it is written over."""
-    for path in [*folder.glob("videos/video*.mp4"), *folder.glob("untrimmed/untrimmed*.mp4")]:
-        path.unlink()
-    for name in ("videos", "untrimmed", "videocc", "msrvtt"):
+    for pattern in ("videos/video*.mp4", "untrimmed/untrimmed*.mp4", "ucf101/*/v_*.mp4"):
+        for path in [*folder.glob(pattern)]:
+            path.unlink()
+    for name in FOLDERS:
         (folder / name).mkdir(parents=True, exist_ok=True)
 
 
 # Videos
 
 
-def _draw_videos(folder: Path, settings: WorldSettings, workers: int) -> list[ClipTruth]:
-    """All videos and both truth files; returns the records of the short clips."""
+def _draw_videos(folder: Path, settings: WorldSettings, workers: int) -> tuple[list[ClipTruth], list[UntrimmedTruth]]:
+    """All videos and both truth files; returns the records of the short clips and of the long videos."""
     clips = [("train", index) for index in range(settings.clips)]
     clips += [("test", index) for index in range(settings.test_clips)]
     draw, draw_long = partial(_draw_clip, folder, settings), partial(_draw_untrimmed, folder, settings)
     with _Workers(workers) as run:
         records = write_records(folder / "truth.jsonl", run(draw, clips, "drawing clips"))
-        long = run(draw_long, range(settings.untrimmed), "drawing long videos")
-        write_records(folder / "untrimmed" / "truth.jsonl", long)
-    return records
+        drawn = run(draw_long, range(settings.untrimmed), "drawing long videos")
+        long = write_records(folder / "untrimmed" / "truth.jsonl", drawn)
+    return records, long
 
 
 class _Workers:
