@@ -59,8 +59,13 @@ def analyse(modules: Mapping[str, str]) -> Sources:
 
 
 def unread(known: Sources) -> list[str]:
-    """Fields that no code reads, as Class.field."""
-    return [f"{name}.{each}" for name in known.fields for each in known.fields[name] if (name, each) not in known.reads]
+    """Fields that no code reads, as Class.field; one that a base states too may be read through the base."""
+
+    def read(name: str, each: str) -> bool:
+        stating = [base for base in known.bases[name] if each in known.fields.get(base, {})]
+        return (name, each) in known.reads or any(read(base, each) for base in stating)
+
+    return [f"{name}.{each}" for name in known.fields for each in known.fields[name] if not read(name, each)]
 
 
 def unexplained(known: Sources) -> list[str]:
