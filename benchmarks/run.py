@@ -16,8 +16,10 @@ from pathlib import Path
 
 import av
 import numpy as np
+import roi
 import torch
 import torch.nn.functional as F
+from gtad import peaks, training_steps
 from torch import Tensor
 
 from svilm.data.decode import index_video, read_frames
@@ -27,7 +29,7 @@ from svilm.models.video import VideoEncoder, VideoEncoderConfig
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison, in seconds."""
+    """One comparison, in ``unit``."""
 
     name: str
     ours: float
@@ -91,6 +93,18 @@ def encoder(repetitions: int) -> Row:
     )
 
 
+def localization(repetitions: int) -> list[Row]:
+    """A training step of G-TAD for ActivityNet on 2 videos, against building the aligned features of all anchors."""
+    ours, peer = training_steps()
+    torch.testing.assert_close(ours(), peer(), atol=1e-5, rtol=0)
+    name = "G-TAD training step, fused against materialised"
+    rows = [compare(name, ours, peer, min(repetitions, 2))]  # the peer takes many seconds
+    memory = peaks()
+    if memory is not None:
+        rows.append(Row(f"{name}: memory", *memory, unit="MB", ratio=memory[1] / memory[0]))
+    return rows
+
+
 def decoding(repetitions: int, folder: Path) -> Row:
     """32 frames over a clip of 10 s (480x270, a key frame every 48), short side 224, against plain sequential PyAV."""
     path = folder / "clip.mp4"
@@ -131,6 +145,8 @@ def main() -> None:
         rows = [
             grounding(options.repetitions),
             encoder(options.repetitions),
+            *localization(options.repetitions),
+            compare(*roi.contest(), options.repetitions),
             decoding(options.repetitions, Path(folder)),
         ]
     for row in rows:
