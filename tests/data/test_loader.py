@@ -6,7 +6,7 @@ from svilm.data.decode import index_video
 from svilm.data.language import Language, Tokenizer
 from svilm.data.loader import Clips, Data, Items, Key, Order, evaluation_clips, training_batches
 from svilm.data.manifest import Entry, Header, Manifest, write_manifest
-from svilm.data.sample import Clip, Sampling
+from svilm.data.sample import Clip, Sampling, Views, load_clip
 
 SMALL = Sampling(num_frames=4, size=32)
 
@@ -192,3 +192,21 @@ def test_the_frames_of_a_video_are_listed_once(manifest, monkeypatch):
     again = [clips[Key(0, 0, n, n)] for n in range(4)]
     assert listed == [manifest.path_of(example.entry) for example in first]
     assert all(torch.equal(a.clip.frames, b.clip.frames) for a, b in zip(first, again, strict=True))
+
+
+def test_all_views_of_an_entry_come_one_after_the_other(manifest):
+    views = Views(clips=3).of(SMALL)
+    lists = evaluation_clips(manifest, SMALL, batch=4, workers=0, indices=[5, 2], views=views)
+    clips = [clip for clips in lists for clip in clips]
+    assert [clip.entry.id for clip in clips] == [manifest[5].id] * 3 + [manifest[2].id] * 3
+    for clip, view in zip(clips, [*views, *views], strict=True):
+        alone = load_clip(manifest.path_of(clip.entry), clip.entry.start, clip.entry.end, SMALL, None, view=view)
+        assert torch.equal(clip.frames, alone.frames) and torch.equal(clip.seconds, alone.seconds)
+    assert not torch.equal(clips[0].frames, clips[2].frames)
+
+
+def test_items_can_be_some_entries_only(manifest):
+    items = Items(manifest, only=[7, 3, 4])
+    assert [items.find(number)[0].id for number in range(len(items))] == [manifest[n].id for n in (7, 3, 4)]
+    with pytest.raises(ValueError, match=r"data\.captions = expand"):
+        Items(manifest, "expand", only=[7])

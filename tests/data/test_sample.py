@@ -12,7 +12,7 @@ from make_videos import read_numbers, set_display_matrix, write_video
 
 from svilm.config import ConfigError, build, override
 from svilm.data.decode import DecodeError, VideoIndex, index_video, read_frames
-from svilm.data.sample import Sampling, choose_frames, clip_bounds, load_clip
+from svilm.data.sample import MIDDLE, Sampling, Views, choose_frames, clip_bounds, load_clip
 
 WHOLE = Sampling(num_frames=8, size=48, short_side=48, min_scale=1, max_scale=1)
 """No margin and no change of scale: as little cropping as the picture's shape allows."""
@@ -230,3 +230,45 @@ def test_settings_are_checked() -> None:
     for wrong in ({"num_frames": 0}, {"min_scale": 2.0}, {"short_side": 100}, {"strategy": "random"}):
         with pytest.raises(ConfigError):
             build(Sampling, wrong)
+
+
+def test_a_single_view_is_the_middle() -> None:
+    assert Views().of(Sampling()) == Views().of(Sampling(strategy="dense")) == (MIDDLE,)
+
+
+def test_views_in_time(video: VideoIndex) -> None:
+    sampling = Sampling(num_frames=5, size=48, short_side=48)
+    numbers = [
+        choose_frames(video.seconds, 0.0, 4.0, sampling, None, view.moment).tolist()
+        for view in Views(clips=2).of(sampling)
+    ]
+    assert numbers == [[2, 10, 18, 26, 34], [6, 14, 22, 30, 38]]
+    dense = sampling.model_copy(update={"strategy": "dense", "stride": 3})
+    firsts = [choose_frames(video.seconds, 0.0, 4.0, dense, None, view.moment)[0] for view in Views(clips=4).of(dense)]
+    assert firsts == [0, 9, 18, 27]  # the last window ends with the video
+    clips = [load_clip(video.path, None, None, WHOLE, None, view=view) for view in Views(clips=2).of(WHOLE)]
+    for clip, first in zip(clips, (0.1, 0.3), strict=True):
+        assert clip.seconds.tolist() == pytest.approx([first + 0.5 * k for k in range(8)])
+
+
+def test_views_along_the_longer_side(video: VideoIndex, tmp_path: Path) -> None:
+    tall = write_video(tmp_path / "tall.mp4", 4, width=64, height=96)
+    boxes = {
+        path: [load_clip(path, None, None, WHOLE, None, view=view).box for view in Views(crops=3).of(WHOLE)]
+        for path in (video.path, tall)
+    }
+    wide = [(0, 0, 48 / 72, 1), (12 / 72, 0, 60 / 72, 1), (24 / 72, 0, 1, 1)]
+    assert boxes[video.path] == [pytest.approx(box) for box in wide]
+    assert boxes[tall] == [pytest.approx((box[1], box[0], box[3], box[2])) for box in wide]
+    margin = Sampling(num_frames=2, size=40, short_side=48)
+    tops = {load_clip(video.path, None, None, margin, None, view=view).box[1] for view in Views(crops=3).of(margin)}
+    assert tops == {4 / 48}  # the shorter side is cut in the middle
+
+
+def test_each_moment_comes_with_each_place() -> None:
+    views = Views(clips=2, crops=3).of(Sampling())
+    assert [(view.moment, view.place) for view in views] == [
+        (0.25, 0.0), (0.25, 0.5), (0.25, 1.0), (0.75, 0.0), (0.75, 0.5), (0.75, 1.0),
+    ]  # fmt: skip
+    with pytest.raises(ConfigError, match=r"views\.crops = 3"):
+        Views(crops=3).of(Sampling(fit="squash"))

@@ -10,12 +10,11 @@ import pytest
 
 from svilm.data.class_names import readable
 from svilm.data.manifest import Manifest, Segment
-from svilm.data.prepare import activitynet, ava, folder, msrvtt, msrvtt_qa, ucf101, videocc
+from svilm.data.prepare import activitynet, ava, folder, hmdb51, msrvtt, msrvtt_qa, ucf101, videocc
 from svilm.data.prepare.common import Listing, prepare
 from svilm.data.world import World, draw_world, read_truth, read_untrimmed
 from svilm.data.world import labelled as module
-from svilm.data.world.long import ACTIONS
-from svilm.data.world.scenes import MOTIONS
+from svilm.data.world.scenes import COLOURS, MOTIONS
 
 
 @pytest.fixture(scope="module")
@@ -105,16 +104,35 @@ def test_where_there_are_no_hard_links_videos_are_copied(tmp_path: Path, monkeyp
 # Segments
 
 
+def test_the_folds_of_hmdb51_are_read(world: World, tmp_path: Path) -> None:
+    records = read_truth(world.folder)
+    for fold in (1, 2, 3):
+        parts = []
+        for split in ("train", "test"):
+            manifest = prepared(hmdb51.listing(world.hmdb51, fold=fold, split=split), world.hmdb51, tmp_path)
+            number = {record.id: record for record in records}
+            shown = [number[Path(entry.video).name.partition("_")[0]] for entry in manifest]
+            assert [entry.labels[0] for entry in manifest] == [record.things[0].colour for record in shown]
+            assert all(manifest.path_of(entry).is_file() and "[" in entry.video for entry in manifest)
+            parts.append({record.id for record in shown})
+            if fold == 1:
+                assert {record.split for record in shown} == {split}
+        assert not parts[0] & parts[1] and len(parts[0] | parts[1]) == len(records)
+
+
 def test_the_segments_of_activitynet_are_read(world: World, tmp_path: Path) -> None:
     for subset, split in (("training", "train"), ("validation", "test")):
         records = [record for record in read_untrimmed(world.folder) if record.split == split]
         listing = activitynet.listing(world.activitynet, subset=subset)
         manifest = prepared(listing, world.long_videos, tmp_path)
-        assert manifest.header.classes == tuple(sorted(ACTIONS)) and manifest.header.split == split
+        assert manifest.header.classes == tuple(f"something {colour} acts" for colour in sorted(COLOURS))
+        assert manifest.header.split == split
         assert not listing.notes and len(records) == 1
         for entry, record in zip(manifest, records, strict=True):
             assert (entry.id, entry.duration) == (record.id, record.num_frames / record.fps)
-            assert entry.segments == tuple(Segment(s.start, s.end, s.label) for s in record.segments)
+            assert entry.segments == tuple(
+                Segment(s.start, s.end, f"something {s.things[0].colour} acts") for s in record.segments
+            )
 
 
 # Boxes

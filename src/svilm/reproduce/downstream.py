@@ -34,8 +34,8 @@ LINES = (
         {"most frequent answer": "vqa_majority/accuracy", "without the video": "vqa_blind/accuracy"},
     ),
     Line(
-        "action recognition, linear probe (top-1)",
-        "ucf101-linear",
+        "recognition of looks, linear probe (top-1)",
+        "hmdb51-linear",
         "recognition/top-1",
         {
             "chance": "recognition_chance/top-1",
@@ -44,7 +44,7 @@ LINES = (
         },
     ),
     Line(
-        "action recognition, fine-tuned (top-1)",
+        "recognition of motions, fine-tuned (top-1)",
         "ucf101",
         "recognition/top-1",
         {"chance": "recognition_chance/top-1", "most frequent class": "recognition_majority/top-1"},

@@ -70,6 +70,7 @@ _WORLD_SETS: dict[str, Source | tuple[str, ...]] = {
     "msrvtt-test": Source("msrvtt", "msrvtt", "videos", {"split": "test"}),
     **{f"msrvtt-qa-{split}": Source("msrvtt_qa", f"msrvtt_qa/{file}", "videos") for split, file in _QA.items()},
     **_folds("ucf101", "ucf101", "ucf101", "ucf101"),
+    **_folds("hmdb51", "hmdb51", "hmdb51", "hmdb51"),
     **{
         f"activitynet-{subset}": Source(
             "activitynet", "activitynet/activity_net.v1-3.min.json", "untrimmed", {"subset": subset}
@@ -90,9 +91,8 @@ WORLD: Sources = {
     "activitynet-captions": _WORLD_SETS["videocc"],
     "howto100m": _WORLD_SETS["videocc"],
     **{f"msvd-qa-{split}": _WORLD_SETS[f"msrvtt-qa-{split}"] for split in _QA},
-    **{f"hmdb51-{split}": _WORLD_SETS[f"ucf101-{split}"] for split in _QA},
 }
-"""The same names in a drawn world, which has one corpus, one set of questions and one of actions."""
+"""The same names in a drawn world, which has one corpus and one set of questions."""
 
 
 def manifest_of(name: str, sources: Sources, root: Path, to: Path) -> Path:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from svilm.data.world.files import write_csv, write_json, write_json_lines, write_text
-from svilm.data.world.labelled import write_activitynet, write_ava, write_ucf101
+from svilm.data.world.labelled import write_activitynet, write_ava, write_hmdb51, write_ucf101
 from svilm.data.world.scenes import MOTIONS
 from svilm.data.world.truth import ClipTruth, UntrimmedTruth
 
@@ -54,10 +54,17 @@ All else says the same in the files of public benchmarks, for `svilm prepare`.
   more folds, which test on a quarter of the training clips each, and train on the test clips too.  Who has
   pre-trained on the training clips has seen these, though not their labels.
 
+## Looks (videos in `hmdb51`, the same clips in folders by class)
+
+- `hmdb51/testTrainMulti_7030_splits/{class}_test_split{1,2,3}.txt`: HMDB51's form.  The classes are colours, a
+  clip's class that of the thing whose motion is its action.  Fold 1 tests on the test clips.  File names have
+  brackets and signs, as those of HMDB51 do.
+
 ## Segments (videos in `untrimmed`)
 
 - `activitynet/activity_net.v1-3.min.json`: ActivityNet's form.  The videos for testing are the validation
-  subset.
+  subset.  A segment's label is the colour of the largest thing that acts in it ("something red acts"): a
+  frozen encoder that was trained for minutes knows colours, and not yet motions.
 
 ## Boxes (videos in `videos`)
 
@@ -72,7 +79,7 @@ clip of two seconds.  Every object is a person, and its motion the action.
   boxes a little off, some missed and some invented, with scores in the last column.
 """
 
-FOLDERS = ("videos", "untrimmed", "videocc", "msrvtt", "msrvtt_qa", "ucf101", "activitynet", "ava")
+FOLDERS = ("videos", "untrimmed", "videocc", "msrvtt", "msrvtt_qa", "ucf101", "hmdb51", "activitynet", "ava")
 
 
 def write_annotations(folder: Path, records: Sequence[ClipTruth], long: Sequence[UntrimmedTruth], seed: int) -> None:
@@ -89,6 +96,7 @@ def write_annotations(folder: Path, records: Sequence[ClipTruth], long: Sequence
     write_csv(folder / "scenes.csv", [("video", "start", "end", "caption", "scene_changes"), *changing])
     _write_questions(folder / "msrvtt_qa", records)
     write_ucf101(folder, records)
+    write_hmdb51(folder, records)
     write_activitynet(folder, long)
     write_ava(folder, records, seed)
     write_text(folder / "README.md", README)

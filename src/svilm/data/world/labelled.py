@@ -1,6 +1,7 @@
-"""The truth of a drawn world as labels: UCF101's folds, ActivityNet's segments, AVA's boxes at keyframes.
+"""The truth of a drawn world as labels: UCF101's and HMDB51's folds, ActivityNet's segments, AVA's boxes at keyframes.
 
-Classes are motions.  Names and numbers depend on a clip's own number alone, so that a small world is the beginning
+Classes are motions, which have to be learned, except in HMDB51 and ActivityNet: there they are colours, which a
+frozen encoder knows after little pre-training.  Names and numbers depend on a clip's own number alone, so that a small world is the beginning
 of a larger one here too.
 """
 
@@ -13,9 +14,8 @@ from random import Random
 from typing import Any
 
 from svilm.data.world.files import write_csv, write_json, write_lines
-from svilm.data.world.long import ACTIONS
-from svilm.data.world.scenes import MOTIONS, random_stream
-from svilm.data.world.truth import Box, ClipTruth, UntrimmedTruth
+from svilm.data.world.scenes import COLOURS, MOTIONS, random_stream
+from svilm.data.world.truth import Box, ClipTruth, SegmentTruth, UntrimmedTruth
 
 CLASSES = tuple(sorted("".join(word.capitalize() for word in motion.split()) for motion in MOTIONS))
 """The motions as UCF101 writes classes: "MovesLeft"."""
@@ -75,6 +75,29 @@ def _link(video: Path, to: Path) -> None:
         shutil.copyfile(video, to)
 
 
+# HMDB51
+
+
+def write_hmdb51(folder: Path, records: Sequence[ClipTruth]) -> None:
+    """The clips in folders by the colour of what acts, under names as odd as HMDB51's, with the lists of three folds.
+
+    In fold 1 the test clips are those of the world; the others are tested on parts of its training clips.
+    """
+    root, splits = folder / "hmdb51", folder / "hmdb51" / "testTrainMulti_7030_splits"
+    splits.mkdir(parents=True, exist_ok=True)
+    uses: dict[tuple[str, int], list[str]] = {(name, fold): [] for name in sorted(COLOURS) for fold in FOLDS}
+    for record in records:
+        thing, number = record.things[0], int(record.id.removeprefix("video"))
+        name = f"{record.id}_[{thing.shape}]_{thing.motion.replace(' ', '_')}!_(drawn)_#{number % 3}"
+        (root / thing.colour).mkdir(exist_ok=True)
+        _link(folder / record.video, root / thing.colour / f"{name}.mp4")
+        for fold in FOLDS:
+            tested = record.split == "test" if fold == 1 else number % 7 == fold
+            uses[thing.colour, fold].append(f"{name}.avi {2 if tested else 1}")
+    for (name, fold), lines in uses.items():
+        write_lines(splits / f"{name}_test_split{fold}.txt", lines)
+
+
 # ActivityNet
 
 
@@ -85,7 +108,7 @@ def write_activitynet(folder: Path, long: Sequence[UntrimmedTruth]) -> None:
             "subset": "training" if record.split == "train" else "validation",
             "duration": record.num_frames / record.fps,
             "url": record.video,
-            "annotations": [{"segment": [s.start, s.end], "label": s.label} for s in record.segments],
+            "annotations": [{"segment": [s.start, s.end], "label": _acting(s)} for s in record.segments],
         }
         for record in long
     }
@@ -93,9 +116,14 @@ def write_activitynet(folder: Path, long: Sequence[UntrimmedTruth]) -> None:
     write_json(path, {"database": database, "taxonomy": _taxonomy(), "version": "VERSION 1.3"})
 
 
+def _acting(segment: SegmentTruth) -> str:
+    """What the largest thing's colour makes of a segment: "something red acts"."""
+    return f"something {segment.things[0].colour} acts"
+
+
 def _taxonomy() -> list[dict[str, Any]]:
     """Actions under what they are, all under "Root"."""
-    parents = {action: "travelling" if action.startswith("moves") else "changing" for action in ACTIONS}
+    parents = {f"something {colour} acts": "acting" for colour in COLOURS}
     nodes = [("Root", None), *((parent, "Root") for parent in sorted(set(parents.values()))), *parents.items()]
     number = {name: k for k, (name, _) in enumerate(nodes)}
     return [

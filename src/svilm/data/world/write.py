@@ -32,7 +32,7 @@ from svilm.data.world.truth import (
     write_records,
 )
 
-VERSION = 2
+VERSION = 3
 """Goes up when the same settings draw something else, so that an older world is not taken for a new one."""
 
 NUM_CAPTIONS = 5
@@ -101,6 +101,11 @@ class World:
     def ucf101(self) -> Path:
         """Folder of the lists by action, and of the same clips in folders by class."""
         return self.folder / "ucf101"
+
+    @property
+    def hmdb51(self) -> Path:
+        """Folder of the lists by colour, and of the same clips in folders by class."""
+        return self.folder / "hmdb51"
 
     @property
     def activitynet(self) -> Path:
@@ -221,7 +226,7 @@ def _read_settings(path: Path) -> dict[str, Any] | None:
 
 def _clear(folder: Path) -> None:
     """Remove the videos of a former world; every other file of it is written over."""
-    for pattern in ("videos/video*.mp4", "untrimmed/untrimmed*.mp4", "ucf101/*/v_*.mp4"):
+    for pattern in ("videos/video*.mp4", "untrimmed/untrimmed*.mp4", "ucf101/*/v_*.mp4", "hmdb51/*/video*.mp4"):
         for path in [*folder.glob(pattern)]:
             path.unlink()
     for name in FOLDERS:
