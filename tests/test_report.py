@@ -139,7 +139,7 @@ def make_run(folder: Path, manifest: Path, seed: int = 0, task: Pretrain | None 
     (folder / "run.json").write_text(run.model_dump_json())
     encoder = model(seed + 1, shape)
     SViLM(encoder, tokenizer, run.model_config_of()).save_pretrained(folder / "model")
-    evaluate(run, encoder, folder)
+    evaluate(run, folder)
     environment = {"command": "svilm train tiny", "cpus": 2, "gpus": [], "torch": torch.__version__}
     (folder / "environment.json").write_text(json.dumps(environment))
     logged = {

@@ -1,13 +1,16 @@
 """What the parts of a report share: the files of a run, a part that is absent, an entry's clip."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 from safetensors import SafetensorError
 
+from svilm import draw
 from svilm.config import ConfigError
 from svilm.data.decode import DecodeError
 from svilm.data.manifest import Entry, Manifest
@@ -16,6 +19,7 @@ from svilm.engine.logbook import read_metrics
 from svilm.run import Run, load_run
 
 T = TypeVar("T")
+FILM_FRAMES, FILM_SIDE = 12, 112
 Number = int | float
 """As JSON has them."""
 
@@ -98,9 +102,52 @@ def still(manifest: Manifest, entry: Entry, sampling: Sampling) -> Clip:
     return load_clip(manifest.path_of(entry), entry.start, entry.end, sampling, None)
 
 
+def test_manifest(run: Run) -> Manifest:
+    """What the run was tested on: the test manifest of its task, or that of retrieval.
+
+    Raises ConfigError when it names none.
+    """
+    return open_manifest(
+        getattr(run.task, "test", "") or run.retrieval.manifest, "No test manifest in the run (--test)."
+    )
+
+
 def without_workers(run: Run) -> Run:
     """The run read in this process, where errors arrive as they were raised."""
     return run.model_copy(update={"data": run.data.model_copy(update={"workers": 0})})
+
+
+@dataclass(frozen=True)
+class Film:
+    """The frames of a clip in one picture, side by side, to be shown one after the other."""
+
+    uri: str
+    frames: int
+    seconds: float
+
+
+def film(manifest: Manifest, entry: Entry, sampling: Sampling) -> Film:
+    """The clip of an entry, as evaluation sees it, lasting as long as it does (but 1 to 4 seconds)."""
+    clip = still(manifest, entry, sampling)
+    frames = clip.frames.numpy()
+    lasting = float(clip.seconds[-1] - clip.seconds[0]) * len(frames) / max(1, len(frames) - 1)
+    frames = frames[draw.evenly(len(frames), FILM_FRAMES)]
+    picture = draw.strip(draw.resized(frames, FILM_SIDE))
+    return Film(draw.as_data_uri(picture), len(frames), float(np.clip(lasting, 1.0, 4.0)))
+
+
+def varied(items: Sequence[T], keys: Callable[[T], Iterable[Hashable]], count: int) -> list[T]:
+    """At most ``count`` of the items: one after the other that which has least in common with those before it.
+
+    What an item has in common is counted by its ``keys``; the first in the list wins between equals.
+    """
+    used, left = Counter[Hashable](), dict(enumerate(items))
+    found: list[T] = []
+    while left and len(found) < count:
+        number = min(left, key=lambda number: sum(used[key] for key in keys(left[number])))
+        found.append(left.pop(number))
+        used.update(keys(found[-1]))
+    return found
 
 
 def is_drawn(manifest: Manifest) -> bool:

@@ -5,14 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from svilm.draw import Line, as_svg, curves
+from svilm.report.about import LOSSES
 from svilm.report.common import Files
-
-LOSSES = {
-    "loss/total": "Total",
-    "loss/contrast": "Global contrastive loss (Eq. 7)",
-    "loss/grounding": "Spatial grounding loss (Eq. 6)",
-    "loss/grouping": "Temporal grouping loss (Eq. 2)",
-}
 
 
 @dataclass(frozen=True)

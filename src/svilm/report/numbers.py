@@ -7,7 +7,9 @@ from itertools import pairwise
 
 from svilm.config import settings
 from svilm.data.manifest import Manifest
-from svilm.report.common import Absent, Files, Number, attempt, fixed, is_drawn
+from svilm.report.about import about
+from svilm.report.common import Absent, Files, Number, attempt, fixed, is_drawn, test_manifest
+from svilm.tasks.pretrain import Pretrain
 
 DIRECTIONS = (("text_to_video", "Text to video"), ("video_to_text", "Video to text"))
 COLUMNS = ("R@1", "R@5", "R@10", "median_rank", "mean_rank", "tied_queries")
@@ -17,24 +19,30 @@ COLUMNS = ("R@1", "R@5", "R@10", "median_rank", "mean_rank", "tied_queries")
 
 def sentence(files: Files) -> str:
     """What was trained on what, for how long, from what, in one sentence."""
-    run = files.run
-    names = {"contrast": "contrastive", "grounding": "spatial grounding", "grouping": "temporal grouping"}
-    losses = [words for name, words in names.items() if getattr(run.task, name)]
+    run, words = files.run, about(files.run)
     steps = int(max((row["step"] for row in files.log), default=0))
     source = attempt(lambda: Manifest(run.data.manifest))
-    clips = "clips"
+    items = words.items
     if isinstance(source, Manifest):
-        kind, form = ("drawn ", "in the form of ") if is_drawn(source) else ("", "")
-        clips = f"{len(source):,} {kind}clips ({form}{source.header.source})"
-    starts = [start for start in (run.start.video, run.start.text) if start]
+        before, _, last = f" {items}".rpartition(" ")
+        drawn, form = (" drawn", "in the form of ") if is_drawn(source) else ("", "")
+        items = f"{len(source):,}{before}{drawn} {last} ({form}{source.header.source})"
+    starts = [start for start in (run.start.model, run.start.video, run.start.text) if start]
     begun = f"from {' and '.join(starts)}" if starts else "from random weights"
-    long = f"for {steps:,} steps of {run.data.batch} clips" if steps else "for no step yet"
+    long = f"for {steps:,} steps of {run.data.batch} {words.items.split()[0]}" if steps else "for no step yet"
     taken = duration(files.log)
     took = f", in {_time(taken)} on {hardware(files)}" if taken else ""
-    return (
-        f"A video-text dual encoder trained {begun} on {clips} {long} "
-        f"with the {_list(losses)} loss{'es' if len(losses) > 1 else ''}{took}."
-    )
+    return f"{words.trained} {begun} on {items} {long}{_losses(files)}{took}."
+
+
+def _losses(files: Files) -> str:
+    """Which of its losses a dual encoder was trained with; other tasks have but one."""
+    task = files.run.task
+    if not isinstance(task, Pretrain):
+        return ""
+    names = {"contrast": "contrastive", "grounding": "spatial grounding", "grouping": "temporal grouping"}
+    losses = [words for name, words in names.items() if getattr(task, name)]
+    return f" with the {_list(losses)} loss{'es' if len(losses) > 1 else ''}"
 
 
 def hardware(files: Files) -> str:
@@ -139,7 +147,7 @@ def retrieval_tables(files: Files, baseline: Files | None) -> Retrieval:
         str(files.protocols.get("retrieval", {}).get("protocol", "not recorded")),
         int(files.scores.get("retrieval/scored", 0)),
         int(files.scores.get("retrieval/official", 0)),
-        f"{_drawn_test(files)} {_mismatch(files, baseline) if baseline else ''}".strip(),
+        f"{drawn_test(files)} {mismatch(files, baseline, 'retrieval') if baseline else ''}".strip(),
     )
 
 
@@ -152,8 +160,9 @@ def _cells(scores: Mapping[str, Number], prefix: str) -> tuple[str, ...]:
     return tuple(cells)
 
 
-def _drawn_test(files: Files) -> str:
-    test = attempt(lambda: Manifest(files.run.retrieval.manifest))
+def drawn_test(files: Files) -> str:
+    """What forbids to compare scores with those of a real benchmark; empty when nothing does."""
+    test = attempt(lambda: test_manifest(files.run))
     if isinstance(test, Absent) or not is_drawn(test):
         return ""
     return (
@@ -162,11 +171,11 @@ def _drawn_test(files: Files) -> str:
     )
 
 
-def _mismatch(files: Files, baseline: Files) -> str:
-    """What forbids to compare the retrieval scores of two runs; empty when nothing does."""
-    here, there = files.protocols.get("retrieval", {}), baseline.protocols.get("retrieval", {})
-    if not any(name.startswith("retrieval/") for name in baseline.scores):
-        return f"The baseline run {baseline.name} has no retrieval scores."
+def mismatch(files: Files, baseline: Files, family: str) -> str:
+    """What forbids to compare the scores of two runs in a family; empty when nothing does."""
+    here, there = files.protocols.get(family, {}), baseline.protocols.get(family, {})
+    if not any(name.startswith(f"{family}/") for name in baseline.scores):
+        return f"The baseline run {baseline.name} has no {family} scores."
     if there != here:
         return f"The baseline was scored differently: {there.get('protocol', 'protocol not recorded')}."
     return ""
@@ -183,6 +192,8 @@ class Tile:
     link: str
     share: float | None = None
     mark: float | None = None
+    over: str = ""
+    """What the title is about, where several runs share a page."""
 
 
 def headline(files: Files, baseline: Files | None) -> list[Tile]:

@@ -4,25 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from svilm import draw
-from svilm.data.manifest import Entry, Manifest
 from svilm.metrics.retrieval import rank_similarity
 from svilm.model import SViLM
-from svilm.report.common import caption_of, open_manifest, still, without_workers
+from svilm.report.common import Film, caption_of, film, open_manifest, without_workers
 from svilm.run import Run, reader_of
 from svilm.tasks import retrieval
 
 TOP = 5
-FILM_FRAMES, FILM_SIDE = 12, 112
-
-
-@dataclass(frozen=True)
-class Film:
-    """The frames of a clip in one picture, side by side, to be shown one after the other."""
-
-    uri: str
-    frames: int
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -53,6 +41,11 @@ class Queries:
     shown: tuple[Query, ...]
     total: int
     videos: int
+
+    @property
+    def top(self) -> int:
+        """How many results each query has; the right video may follow."""
+        return TOP
 
     @property
     def first(self) -> int:
@@ -88,17 +81,8 @@ def queries(run: Run, model: SViLM, count: int) -> Queries:
             found = order[place]
             entry = test[found]
             if found not in films:
-                films[found] = _film(test, entry, run)
-            film, cosine = films[found], float(row[found])
-            results.append(Result(film, place + 1, cosine, found == clip, entry.id, caption_of(entry)))
+                films[found] = film(test, entry, run.data.sampling)
+            cosine = float(row[found])
+            results.append(Result(films[found], place + 1, cosine, found == clip, entry.id, caption_of(entry)))
         shown.append(Query(caption_of(test[clip]), float(rank), tuple(results)))
     return Queries(tuple(shown), len(vectors.owner), len(test))
-
-
-def _film(manifest: Manifest, entry: Entry, run: Run) -> Film:
-    clip = still(manifest, entry, run.data.sampling)
-    frames = clip.frames.numpy()
-    lasting = float(clip.seconds[-1] - clip.seconds[0]) * len(frames) / max(1, len(frames) - 1)
-    frames = frames[draw.evenly(len(frames), FILM_FRAMES)]
-    picture = draw.strip(draw.resized(frames, FILM_SIDE))
-    return Film(draw.as_data_uri(picture), len(frames), float(np.clip(lasting, 1.0, 4.0)))

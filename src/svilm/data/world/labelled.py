@@ -1,8 +1,8 @@
 """The truth of a drawn world as labels: UCF101's and HMDB51's folds, ActivityNet's segments, AVA's boxes at keyframes.
 
 Classes are motions, which have to be learned, except in HMDB51 and ActivityNet: there they are colours, which a
-frozen encoder knows after little pre-training.  Names and numbers depend on a clip's own number alone, so that a small world is the beginning
-of a larger one here too.
+frozen encoder knows after little pre-training.  Names and numbers depend on a clip's own number alone, so that a
+small world is the beginning of a larger one here too.
 """
 
 import os
