@@ -205,3 +205,33 @@ class TestPixels:
         with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
             assert picture.size == (5, 6)
             assert np.abs(np.asarray(picture.convert("RGB")).astype(int) - (200, 30, 40)).max() < 12
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 8)), max_size=12))
+def test_bars_of_one_lane_never_meet(rows):
+    bars = [Bar(float(start), float(start + length), "x") for start, length in rows]
+    lanes = _lanes(bars)
+    assert len(lanes) == len(bars)
+    for i, one in enumerate(bars):
+        for j, other in enumerate(bars[:i]):
+            assert lanes[i] != lanes[j] or one.end <= other.start or other.end <= one.start
+    assert set(lanes) == set(range(max(lanes, default=-1) + 1))  # no lane is left empty
+
+
+def test_a_timeline_shows_every_bar_where_it_is():
+    rows = {
+        "truth": [Bar(0.0, 30.0, "long jump"), Bar(40.0, 41.0, "sit")],
+        "found": [Bar(1.0, 29.0, "long jump", 0.5), Bar(10.0, 60.0, "sit", 0.25)],
+        "nobody": [],
+    }
+    figure = timeline(rows, 60.0, np.zeros((4, 9, 16, 3), dtype=np.uint8))
+    axes, above = figure.axes
+    bars = {(patch.get_x(), patch.get_width()) for patch in axes.patches}
+    assert bars == {(0.0, 30.0), (40.0, 1.0), (1.0, 28.0), (10.0, 50.0)}
+    colours = [patch.get_facecolor() for patch in axes.patches]
+    assert colours[0] == colours[2] != colours[1] == colours[3]
+    texts = [text.get_text() for text in axes.texts]
+    assert {"truth", "found", "nobody", "long jump", "long jump 0.50", "sit 0.25"} <= set(texts)
+    assert "sit" not in texts  # no room for it in one second
+    assert axes.get_xlim() == (0.0, 60.0) and above.images
+    assert len(timeline(rows, 60.0).axes) == 1

@@ -30,6 +30,8 @@ INK = "#777879"
 COLOURS = ("#3b82f6", "#e0701a", "#1a9d62", "#d6409f")
 """Lines and marks; each at least 3:1 against white and against nearly black."""
 FOREGROUND, BACKGROUND = COLOURS[:2]
+SEGMENT_COLOURS = (*COLOURS, "#7c5cd6", "#b3541e", "#0e7f8a", "#8a6d0b", "#c23b3b", "#52708f")
+"""Labels of a timeline; white letters can be read on each."""
 MATRIX_COLOURS = "viridis"
 MOST_POINTS = 300
 """Longer curves are averaged in this many bins."""
@@ -303,6 +305,82 @@ def _chart(size: tuple[float, float]) -> tuple["Figure", "Axes"]:
     axes.spines[:].set_color(INK)
     axes.tick_params(colors=INK, labelsize=8.5, length=3)
     return figure, axes
+
+
+# Timelines
+
+
+class Bar(NamedTuple):
+    """A stretch of a video with what it shows: seconds, a label, and a score where it is not the truth."""
+
+    start: float
+    end: float
+    label: str
+    score: float | None = None
+
+
+def timeline(rows: Mapping[str, Sequence[Bar]], duration: float, frames: Pictures | None = None) -> "Figure":
+    """Labelled stretches of a video over its time, in a row for each source (or class), with ``frames``, spread evenly
+    over the video, above them.
+
+    Bars of one row that overlap lie in lanes below each other; a label has one colour in all rows.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    labels = sorted({bar.label for bars in rows.values() for bar in bars})
+    colour_of = {label: SEGMENT_COLOURS[number % len(SEGMENT_COLOURS)] for number, label in enumerate(labels)}
+    lanes = {name: _lanes(bars) for name, bars in rows.items()}
+    heights = [max(1, max(found, default=0) + 1) for found in lanes.values()]
+    wide, margin, lane = 9.0, 0.9, 0.3  # inches
+    strip_high = 0.0 if frames is None else wide / len(frames) * frames.shape[1] / frames.shape[2]
+    rows_high = lane * sum(heights) + 0.12 * (len(rows) + 1)
+    figure = Figure(figsize=(wide + margin + 0.15, strip_high + rows_high + 0.55))
+    total_wide, total_high = figure.get_size_inches()
+    left, bottom = margin / total_wide, 0.45 / total_high
+    axes = figure.add_axes((left, bottom, wide / total_wide, rows_high / total_high))
+    if frames is not None:
+        above = figure.add_axes(
+            (left, bottom + (rows_high + 0.04) / total_high, wide / total_wide, strip_high / total_high)
+        )
+        above.imshow(strip(frames, gap=1), aspect="auto", extent=(0.0, duration, 0.0, 1.0))
+        above.set_axis_off()
+    y = 0.12
+    for (name, bars), high in zip(rows.items(), heights, strict=True):
+        axes.text(-0.012, y + high * lane / 2, name, transform=axes.get_yaxis_transform(), ha="right", va="center",
+                  fontsize=9, color=INK, parse_math=False)  # fmt: skip
+        for bar, number in zip(bars, lanes[name], strict=True):
+            top = y + number * lane
+            place = Rectangle(
+                (bar.start, top + 0.02), bar.end - bar.start, lane - 0.04, color=colour_of[bar.label], lw=0
+            )
+            axes.add_patch(place)
+            text = bar.label if bar.score is None else f"{bar.label} {bar.score:.2f}"
+            room = int((bar.end - bar.start) / duration * wide / 0.075)  # letters that fit in
+            shown = text if len(text) <= room else bar.label[: max(0, room)]
+            axes.text((bar.start + bar.end) / 2, top + lane / 2, shown, ha="center", va="center", fontsize=7.5,
+                      color="white", parse_math=False)  # fmt: skip
+        y += high * lane + 0.12
+    axes.set(xlim=(0.0, duration), ylim=(rows_high, 0.0), yticks=[])
+    axes.set_xlabel("seconds", fontsize=8.5, color=INK)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines[:].set_color(INK)
+    axes.tick_params(colors=INK, labelsize=8.5, length=3)
+    return figure
+
+
+def _lanes(bars: Sequence[Bar]) -> list[int]:
+    """For each bar the number of a lane in which it meets no other; the first bars get the first lanes."""
+    lanes: list[list[Bar]] = []
+    numbers = []
+    for bar in bars:
+        free = (k for k, lane in enumerate(lanes) if all(bar.end <= o.start or o.end <= bar.start for o in lane))
+        number = next(free, len(lanes))
+        if number == len(lanes):
+            lanes.append([])
+        lanes[number].append(bar)
+        numbers.append(number)
+    return numbers
 
 
 # Pixels

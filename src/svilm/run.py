@@ -165,11 +165,12 @@ def evaluate(run: Run, folder: Path) -> dict[str, float]:
     heads = folder / "model" / "task.safetensors"
     if heads.is_file():
         job.task.load_state_dict(load_file(heads))
+    job.task.to(device)
     return _scored(run, job, job.model, context)
 
 
 def _context(run: Run, folder: Path, device: torch.device, make_encoder: Callable[[], DualEncoder]) -> Context:
-    return Context(folder, run.seed, device, run.data, make_encoder, lambda: Tokenizer.load(folder))
+    return Context(folder, run.seed, device, run.data, make_encoder, lambda: Tokenizer.load(folder), run.optim)
 
 
 def _judge(run: Run, job: Job) -> Callable[[nn.Module], float] | None:

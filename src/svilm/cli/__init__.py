@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from svilm.cli import downstream, prepare, reproduce, scan, score, train
+from svilm.cli import downstream, features, localize, prepare, reproduce, scan, score, train
 from svilm.version import __version__
 
 app = typer.Typer(
@@ -25,6 +25,8 @@ app.command("train")(train.train)
 app.command("evaluate")(train.evaluate)
 app.command("look")(train.look)
 app.command("show")(train.show)
+app.command("features")(features.features)
+app.command("localize")(localize.localize)
 app.command("downstream")(downstream.downstream)
 app.command("reproduce")(reproduce.reproduce)
 
@@ -91,14 +93,14 @@ def hold_out(
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.", metavar="RUN")],
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run, or of several runs.", metavar="RUN")],
     baseline: Annotated[
         Path | None,
         typer.Option(help="Another run to set beside it, for instance without temporal grouping."),
     ] = None,
     queries: Annotated[int, typer.Option(min=1, help="Queries shown with their results.")] = 8,
 ) -> None:
-    """Write one self-contained report.html about a run."""
+    """Write one self-contained report.html about a run, or about all runs in a folder."""
     from svilm.report import write_report
 
     print(write_report(run, baseline=baseline, queries=queries))

@@ -5,6 +5,7 @@ state of the loader is one number, the step.
 """
 
 import re
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from svilm.data.augment import CutPaste, cut_and_paste, sample_paste
 from svilm.data.decode import DecodeError, VideoIndex, index_video
 from svilm.data.language import Language, Tokenizer, noun_prompts, pack
 from svilm.data.manifest import Entry, Manifest
-from svilm.data.sample import Clip, Sampling, load_clip
+from svilm.data.sample import MIDDLE, Clip, Sampling, View, load_clip
 from svilm.runtime import derive_seed, rank, world_size
 from svilm.types import Batch, Paste
 
@@ -55,19 +56,27 @@ class Data(Config):
 
 
 class Items:
-    """The training items of a manifest: its entries or, expanded, each of their captions."""
+    """The training items of a manifest: its entries, those at ``only``, or, expanded, each of their captions."""
 
-    def __init__(self, manifest: Manifest, captions: Literal["random", "expand"] = "random") -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        captions: Literal["random", "expand"] = "random",
+        only: Sequence[int] | None = None,
+    ) -> None:
+        if captions == "expand" and only is not None:
+            raise ValueError("data.captions = expand takes all entries of a manifest; use random")
         self.manifest = manifest
+        self._entries = range(len(manifest)) if only is None else only
         self._ends = np.cumsum([len(entry.captions) for entry in manifest]) if captions == "expand" else None
 
     def __len__(self) -> int:
-        return len(self.manifest) if self._ends is None else int(self._ends[-1])
+        return len(self._entries) if self._ends is None else int(self._ends[-1])
 
     def find(self, index: int) -> tuple[Entry, int | None]:
         """The entry of an item, and the number of its caption where that is settled."""
         if self._ends is None:
-            return self.manifest[index], None
+            return self.manifest[int(self._entries[index])], None
         number = int(np.searchsorted(self._ends, index, side="right"))
         entry = self.manifest[number]
         return entry, index - int(self._ends[number]) + len(entry.captions)
@@ -256,7 +265,7 @@ def training_batches(
 
 @dataclass(frozen=True)
 class StillClip:
-    """A clip for evaluation: the entry and its centre frames."""
+    """A clip for evaluation: the entry and its frames, those of the middle where no other view is asked for."""
 
     entry: Entry
     frames: UInt8[Tensor, "frames high wide 3"]
@@ -264,30 +273,43 @@ class StillClip:
 
 
 class _Stills(Dataset[StillClip]):
-    def __init__(self, manifest: Manifest, sampling: Sampling) -> None:
-        self.manifest, self.sampling = manifest, sampling
+    """Item i * views + v is view v of entry i."""
+
+    def __init__(self, manifest: Manifest, sampling: Sampling, views: Sequence[View]) -> None:
+        self.manifest, self.sampling, self.views = manifest, sampling, views
+        self._indexes = _Indexes()
 
     def __len__(self) -> int:
-        return len(self.manifest)
+        return len(self.manifest) * len(self.views)
 
-    def __getitem__(self, index: int) -> StillClip:
-        entry = self.manifest[index]
-        clip = load_clip(self.manifest.path_of(entry), entry.start, entry.end, self.sampling, None)
+    def __getitem__(self, item: int) -> StillClip:
+        number, view = divmod(item, len(self.views))
+        entry = self.manifest[number]
+        path = self.manifest.path_of(entry)
+        index = self._indexes.find(path)
+        clip = load_clip(path, entry.start, entry.end, self.sampling, None, index=index, view=self.views[view])
         return StillClip(entry, clip.frames, clip.seconds)
 
 
 def evaluation_clips(
-    manifest: Manifest, sampling: Sampling, *, batch: int, workers: int, indices: Sequence[int] | None = None
+    manifest: Manifest,
+    sampling: Sampling,
+    *,
+    batch: int,
+    workers: int,
+    indices: Sequence[int] | None = None,
+    views: Sequence[View] = (MIDDLE,),
 ) -> DataLoader[list[StillClip]]:
-    """Lists of at most ``batch`` clips in manifest order, or just those at ``indices``.
+    """Lists of at most ``batch`` clips in manifest order, or just those at ``indices``; of each entry all ``views``.
 
     An unreadable clip raises DecodeError: a benchmark number never silently leaves one out.
     """
     same: Callable[[list[StillClip]], list[StillClip]] = list
+    entries = range(len(manifest)) if indices is None else indices
     loader: DataLoader[Any] = DataLoader(
-        _Stills(manifest, sampling),
+        _Stills(manifest, sampling, views),
         batch_size=batch,
-        sampler=None if indices is None else list(indices),
+        sampler=[entry * len(views) + view for entry in entries for view in range(len(views))],
         collate_fn=same,
         num_workers=workers,
         worker_init_fn=_quiet_worker,
@@ -296,4 +318,5 @@ def evaluation_clips(
 
 
 def _quiet_worker(_: int) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what the training process does about it is not for its workers
     torch.set_num_threads(1)  # a forked child hangs in torch's OpenMP pool otherwise, and cores are shared

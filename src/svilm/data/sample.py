@@ -1,7 +1,7 @@
 """From a video to a clip: which frames by time, scaled and cut to a square.
 
 Training draws times, scale and place at random from the generator it is given; evaluation (no generator)
-takes the middle of everything, so that a score never depends on luck.
+takes the middle of everything, or several stated views, so that a score never depends on luck.
 """
 
 import os
@@ -14,7 +14,7 @@ from jaxtyping import Float, Float64, Int64, UInt8
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from svilm.config import Config
+from svilm.config import Config, ConfigError
 from svilm.data.decode import DecodeError, VideoIndex, index_video, read_frames, scaled_size
 
 _END_SLACK = 0.5  # seconds by which a clip may end after its video: annotations are rounded
@@ -55,6 +55,46 @@ class Sampling(Config):
 
 
 @dataclass(frozen=True)
+class View:
+    """One look at a clip for evaluation; by default the middle of it."""
+
+    moment: float = 0.5
+    """0 to 1: which moment of each stretch of time (uniform), or where between the first and the last place that
+    it can have the window lies (dense)."""
+    place: float = 0.5
+    """0 to 1: where the square lies along the longer side of the picture."""
+
+
+MIDDLE = View()
+"""The look at a clip that is taken where just one is."""
+
+
+class Views(Config):
+    """How many looks at a clip an evaluation takes: each of some moments at each of some places."""
+
+    clips: int = Field(1, ge=1)
+    """Moments.  uniform: the (k + 0.5)/n part of each stretch of time.  dense: windows from the first to the last."""
+    crops: int = Field(1, ge=1)
+    """Squares from one end of the longer side of the picture to the other."""
+
+    def of(self, sampling: Sampling) -> tuple[View, ...]:
+        """All views, moment by moment; a single one is the middle.  Raises ConfigError for several crops of a
+        picture that is squashed, since all of them would show the same."""
+        if self.crops > 1 and sampling.fit == "squash":
+            raise ConfigError(f"views.crops = {self.crops}: with sampling.fit = squash there is one crop; choose crop")
+        if sampling.strategy == "uniform":
+            moments = [(k + 0.5) / self.clips for k in range(self.clips)]
+        else:
+            moments = _spread(self.clips)
+        return tuple(View(moment, place) for moment in moments for place in _spread(self.crops))
+
+
+def _spread(count: int) -> list[float]:
+    """So many numbers from 0 to 1, both included; one alone is the middle."""
+    return [0.5] if count == 1 else [k / (count - 1) for k in range(count)]
+
+
+@dataclass(frozen=True)
 class Clip:
     """The frames of a clip, with where they come from."""
 
@@ -83,16 +123,17 @@ def load_clip(
     *,
     flip: float = 0.0,
     index: VideoIndex | None = None,
+    view: View = MIDDLE,
 ) -> Clip:
     """Read the clip [start, end) seconds of a video (None: from the beginning, to the end).
 
     With ``rng`` the clip is a random one for training, mirrored with chance ``flip``; the same state of the
-    generator gives the same clip.  Without, it is the one for evaluation.  ``index`` saves listing the frames
-    again.  Raises DecodeError for an unreadable video and for a clip outside of it.
+    generator gives the same clip.  Without, it is the look at it that ``view`` says.  ``index`` saves listing the
+    frames again.  Raises DecodeError for an unreadable video and for a clip outside of it.
     """
     index = index_video(path) if index is None else index
-    numbers = choose_frames(index.seconds, *clip_bounds(index, start, end), sampling, rng)
-    (width, height), (left, top) = _place(index, sampling, rng)
+    numbers = choose_frames(index.seconds, *clip_bounds(index, start, end), sampling, rng, view.moment)
+    (width, height), (left, top) = placement(index, sampling, rng, view.place)
     crop = (left, top, sampling.size, sampling.size)
     frames = torch.from_numpy(read_frames(index, numbers, resize=(width, height), crop=crop))
     mirrored = rng is not None and bool(rng.random() < flip)
@@ -130,14 +171,16 @@ def choose_frames(
     end: float,
     sampling: Sampling,
     rng: np.random.Generator | None,
+    moment: float = 0.5,
 ) -> Int64[np.ndarray, " frames"]:
     """Numbers of ``num_frames`` frames, ascending, of those shown first within [start, end) seconds.
 
     ``times`` says when each frame of the video is shown, ascending.  Uniform: [start, end) is cut into
     ``num_frames`` equal stretches, and of each comes the frame that is on screen at a random instant (with
-    ``rng``) or in the middle; so every frame of the clip can be drawn, whatever the frame rate does.  Dense:
-    frames ``stride`` apart from a random or the middle place; a clip too short for that repeats its last
-    frame.  A clip that lies between two frames consists of the one on screen at ``start``.
+    ``rng``) or at ``moment`` of it, 0.5 being its middle; so every frame of the clip can be drawn, whatever the
+    frame rate does.  Dense: frames ``stride`` apart from a random place, or from ``moment`` of the way between the
+    first place and the last; a clip too short for that repeats its last frame.  A clip that lies between two
+    frames consists of the one on screen at ``start``.
     """
     first, stop = (int(n) for n in np.searchsorted(times, [start, end], side="left"))
     if stop <= first:
@@ -145,20 +188,23 @@ def choose_frames(
         stop = first + 1
     count = sampling.num_frames
     if sampling.strategy == "uniform":
-        inside = np.full(count, 0.5) if rng is None else rng.random(count)
+        inside = np.full(count, moment) if rng is None else rng.random(count)
         instants = start + (np.arange(count) + inside) * ((end - start) / count)
         numbers = np.searchsorted(times, instants, side="right") - 1
     else:
         spare = max(stop - first - ((count - 1) * sampling.stride + 1), 0)
-        offset = spare // 2 if rng is None else int(rng.integers(spare + 1))
+        offset = int(spare * moment) if rng is None else int(rng.integers(spare + 1))
         numbers = first + offset + np.arange(count) * sampling.stride
     return np.clip(numbers, first, stop - 1).astype(np.int64)
 
 
-def _place(
-    index: VideoIndex, sampling: Sampling, rng: np.random.Generator | None
+def placement(
+    index: VideoIndex, sampling: Sampling, rng: np.random.Generator | None, place: float = 0.5
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Size to which the upright picture is scaled, and the left top corner of the square in it."""
+    """Size to which the upright picture is scaled, and the left top corner of the square in it.
+
+    Without ``rng`` the square lies at ``place`` of the way along the longer side, and in the middle of the other.
+    """
     size = sampling.size
     if sampling.fit == "squash":
         return (size, size), (0, 0)
@@ -169,5 +215,6 @@ def _place(
     if rng is not None and sampling.random_crop:
         corner = int(rng.integers(width - size + 1)), int(rng.integers(height - size + 1))
     else:
-        corner = (width - size) // 2, (height - size) // 2
+        across, along = (place, 0.5) if width >= height else (0.5, place)
+        corner = int((width - size) * across), int((height - size) * along)
     return (width, height), corner

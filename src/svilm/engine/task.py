@@ -23,6 +23,7 @@ from svilm.config import Config, ConfigError
 from svilm.data.language import Tokenizer
 from svilm.data.loader import Data
 from svilm.data.manifest import Manifest
+from svilm.engine.optim import Optim
 from svilm.models.dual import DualEncoder
 from svilm.types import Scores, Terms
 
@@ -103,6 +104,8 @@ class Context:
     """How training items are read."""
     make_encoder: Callable[[], DualEncoder]
     make_tokenizer: Callable[[], Tokenizer]
+    optim: Optim = Optim()  # noqa: RUF009 (frozen)
+    """The optimiser, for a task that works with some of its settings only."""
 
     @cached_property
     def manifest(self) -> Manifest:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from svilm.data.language import Language, Tokenizer
 from svilm.data.loader import Items, StillClip, evaluation_clips, training_batches
 from svilm.data.manifest import Manifest
-from svilm.data.sample import Sampling
+from svilm.data.sample import MIDDLE, Sampling, View
 from svilm.engine.task import Context, TrainingBatch
 from svilm.metrics.retrieval import rank_similarity
 from svilm.models.dual import DualEncoder
@@ -49,9 +49,9 @@ class TrainingClips(TypedDict):
     batches: Callable[[int, int], Iterable[TrainingBatch]]
 
 
-def training_clips(context: Context) -> TrainingClips:
-    """The clips of the training manifest in the run's order, as a job wants them."""
-    items = Items(context.manifest, context.data.captions)
+def training_clips(context: Context, only: Sequence[int] | None = None) -> TrainingClips:
+    """The clips of the training manifest, or just its entries at ``only``, in the run's order, as a job wants them."""
+    items = Items(context.manifest, context.data.captions, only)
 
     def batches(start: int, stop: int) -> Iterable[TrainingBatch]:
         return training_batches(
@@ -85,24 +85,37 @@ def encode_clips(
     reader: Reader,
     keep: Callable[[StillClip, VideoFeatures, int], Kept],
     title: str,
+    *,
+    only: Sequence[int] | None = None,
+    views: Sequence[View] = (MIDDLE,),
 ) -> list[Kept]:
     """What ``keep(clip, features, row)`` picks for each entry of the manifest, in manifest order, on every rank.
 
-    ``keep`` returns something that can be pickled, arrays rather than tensors.  The ranks share the entries;
-    each is encoded exactly once.  Raises DecodeError for an unreadable clip.
+    ``only`` are the numbers of the entries to encode, in their order; of each entry come all ``views``, one after
+    the other.  ``keep`` returns something that can be pickled, arrays rather than tensors.  The ranks share the
+    entries; each is encoded exactly once.  Raises DecodeError for an unreadable clip.
     """
-    own = list(range(rank(), len(manifest), world_size()))
+    entries = range(len(manifest)) if only is None else only
+    own = range(rank(), len(entries), world_size())
+    places = [place * len(views) + view for place in own for view in range(len(views))]
     found: list[tuple[int, Kept]] = []
-    batches = evaluation_clips(manifest, reader.sampling, batch=reader.batch, workers=reader.workers, indices=own)
+    batches = evaluation_clips(
+        manifest,
+        reader.sampling,
+        batch=reader.batch,
+        workers=reader.workers,
+        indices=[entries[place] for place in own],
+        views=views,
+    )
     with evaluating(model) as device:
         for clips in tqdm(batches, desc=title, unit="batch", disable=rank() > 0, file=sys.stderr, leave=False):
             features = model.encode_video(torch.stack([clip.frames for clip in clips]).to(device))
             for row, clip in enumerate(clips):
-                found.append((own[len(found)], keep(clip, features, row)))
+                found.append((places[len(found)], keep(clip, features, row)))
     everything = dict(pair for pairs in gather_objects(found) for pair in pairs)
-    if len(everything) != len(manifest):
-        raise AssertionError(f"{len(everything)} of {len(manifest)} clips encoded")
-    return [everything[index] for index in range(len(manifest))]
+    if len(everything) != len(entries) * len(views):
+        raise AssertionError(f"{len(everything)} of {len(entries)} x {len(views)} clips encoded")
+    return [everything[place] for place in range(len(everything))]
 
 
 def encode_texts(model: DualEncoder, texts: Sequence[str], reader: Reader) -> Float[Tensor, "texts common"]:

@@ -1,0 +1,1 @@
+"""Frozen features of whole videos: made by the encoder (`extract`), and served to a task (`timelines`)."""
