@@ -29,7 +29,7 @@ def test_the_three_forms_of_questions(tmp_path):
     assert read_questions(_write(tmp_path, "a.json", original)) == [Question("5", "dog", "what")]
     clipbert = '{"answer": "dog", "question": "is it?", "answer_type": "what", "video_id": "video1"}\n\n{"answer": "x"}'
     assert read_questions(_write(tmp_path, "b.jsonl", clipbert)) == [
-        Question("0", "dog", "what"),
+        Question("video1:1", "dog", "what"),
         Question("1", "x", "other"),
     ]
     lavis = [{"question_id": "q7", "video": "v.mp4", "question": "Where?", "answer": "here"}]

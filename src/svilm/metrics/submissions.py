@@ -2,7 +2,7 @@
 
 | what | file |
 |---|---|
-| questions | JSON list, or JSON Lines, of objects with answer and question; question_id or id, otherwise the rows count from 0; answer_type, otherwise the first word of the question |
+| questions | JSON list, or JSON Lines, of objects with answer and question; question_id or id, otherwise the video's with a running number of its questions (video6513:1), without a video the rows count from 0; answer_type, otherwise the first word of the question |
 | answers | JSON object {question id: answer}; or list, or JSON Lines, of {"question_id": ..., "answer": ...} |
 | classes of clips | .csv of id, label (a header "id,label" is allowed); .json object {id: label}; any other file: "id label" per line, the label after the last blank |
 | class scores | .npz of ids [clips], scores [clips, classes] and, to name the columns, classes [classes]; or csv with the header "id,CLASS,CLASS,..." |
@@ -11,6 +11,7 @@
 A label is the name of a class, or its number from 0 where no label is the name of one.
 """  # noqa: E501
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,11 +38,19 @@ def read_questions(path: str | Path) -> list[Question]:
     found: list[Question] = []
     rows = _objects(path)
     named = next((key for key in ("question_id", "id") if rows and key in rows[0]), None)
+    asked = Counter[str]()
     for index, row in enumerate(rows):
         place = f"{path}: entry {index}"
         question = _word(row, "question", place) if "question" in row else ""
         kind = _word(row, "answer_type", place) if "answer_type" in row else question_kind(question)
-        identity = _identity(row, named, place) if named else str(index)
+        if named:
+            identity = _identity(row, named, place)
+        elif "video_id" in row or "video" in row:  # as `svilm prepare` numbers them
+            video = _identity(row, "video_id" if "video_id" in row else "video", place)
+            asked[video] += 1
+            identity = f"{video}:{asked[video]}"
+        else:
+            identity = str(index)
         found.append(Question(identity, _word(row, "answer", place), kind))
     return found
 
