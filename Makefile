@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo downstream test test-compile check format bench sizes
+.PHONY: help setup demo downstream test test-compile torture check format bench sizes
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -33,6 +33,9 @@ test: test-compile  ## all tests
 
 test-compile: $(READY)  ## only what torch.compile does, for which the shape checks of the other tests are off
 	$(BIN)/python -m pytest -m compile --jaxtyping-packages=
+
+torture: $(READY)  ## what scans and runs must survive, long form (SEED=7 for other videos and damage)
+	PYTHONPATH=tests $(BIN)/python -m torture $(if $(SEED),--seed $(SEED))
 
 check: $(READY)  ## what must hold before a change is proposed: format, lint, types, tests
 	$(BIN)/ruff format --check .

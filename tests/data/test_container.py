@@ -1,10 +1,12 @@
 """What is not a readable video is refused with a typed reason, and nothing but the named file is opened."""
 
+import errno
 import os
 import pickle
 import shutil
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -104,6 +106,36 @@ def test_mp4_without_its_index(good: Path, tmp_path: Path) -> None:
     path.write_bytes(data[: data.index(b"moov")])
     error = refusal(path)
     assert error.reason == "damaged" and "cut short" in error.message
+
+
+def test_what_a_file_cut_short_lacks_is_said(good: Path, tmp_path: Path) -> None:
+    path = tmp_path / "short.mp4"
+    data = good.read_bytes()
+    for place in (data.index(b"tkhd"), data.index(b"stts")):
+        path.write_bytes(data[:place])
+        error = refusal(path)
+        assert error.reason == "damaged" and f"cut short: {place} of {len(data)} bytes are there" in error.message
+
+
+def test_content_that_ffmpeg_calls_not_permitted(good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbid(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("av.open", forbid)
+    path = tmp_path / "odd"
+    path.write_bytes(b"odd")
+    assert refusal(path).reason == "not_a_video"
+
+
+def test_want_of_memory(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def starve(*_: object, **__: object) -> None:
+        raise av.error.FFmpegError(errno.ENOMEM, "Cannot allocate memory")
+
+    with open_video(str(good)) as video, pytest.raises(DecodeError, match="too_large"):
+        video.codec = SimpleNamespace(decode=starve)
+        list(video.decode())
+    monkeypatch.setattr("av.open", starve)
+    assert refusal(good).reason == "too_large"
 
 
 def test_unknown_codec(good: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ A path is never a URL, only regular files are read, and only formats that cannot
 is single-threaded, because frame threads hang on some damaged files and give other pixels on each run.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Collection, Iterator
@@ -18,6 +19,8 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from svilm.data.claims import read_claims
+
 Reason = Literal[
     "not_found",  # no such file, a broken link, a name that cannot be a path
     "no_permission",
@@ -29,13 +32,14 @@ Reason = Literal[
     "no_video_stream",
     "no_frames",  # a video stream from which nothing can be decoded
     "unsupported",  # no decoder for the codec
-    "too_large",  # more pixels, streams or frames than an honest video has
+    "too_large",  # more pixels, streams, frames or memory than an honest video needs
     "damaged",  # a wanted frame is missing or was decoded from broken data
     "outside_clip",  # frames asked for beyond the end of the video
 ]
 
 MAX_PIXELS = 8192 * 4320
 MAX_STREAMS = 64
+MAX_SAMPLES = 4_000_000  # frames and packets of sound that an mp4 may list: a million frames and their sound
 
 _FORMATS = "mov,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif,h264,hevc,m4v,mpegvideo,ivf,obu"
 _OPTIONS = {
@@ -82,10 +86,12 @@ def fail(path: str, reason: Reason, message: str, seconds: float | None = None) 
 
 @contextmanager
 def typed_errors(path: str, seconds: float | None = None) -> Iterator[None]:
-    """Whatever PyAV raises inside becomes a DecodeError with reason "damaged"."""
+    """Whatever PyAV raises inside becomes a DecodeError: "damaged", or "too_large" where memory ran out."""
     try:
         yield
     except _ERRORS as error:
+        if _lacks_memory(error):
+            fail(path, "too_large", "it takes more memory than there is", seconds)
         fail(path, "damaged", _words(error), seconds)
 
 
@@ -185,6 +191,8 @@ class OpenVideo:
         try:
             return self.codec.decode(packet)
         except _ERRORS as error:
+            if _lacks_memory(error):
+                fail(self.path, "too_large", "to decode it takes more memory than there is")
             self._note(_words(error))
             return None
 
@@ -223,6 +231,26 @@ def open_video(path: str) -> Iterator[OpenVideo]:
         _refuse(path, error)
     with container:
         yield OpenVideo(path, container)
+
+
+def check_headers(path: str) -> str | None:
+    """What the file at an absolute path lacks at its end, in words, None if nothing.
+
+    Raises DecodeError for what is not a regular file, and for one that claims more frames than a video has: FFmpeg
+    would reserve memory for all of them.
+    """
+    _check_file(path)
+    try:
+        claims, size = read_claims(path), os.path.getsize(path)
+    except OSError as error:
+        _refuse(path, error)
+    if claims.samples > MAX_SAMPLES:
+        fail(path, "too_large", f"it claims {claims.samples} frames, at most {MAX_SAMPLES} are allowed")
+    return f"the file was cut short: {size} of {claims.end} bytes are there" if claims.end > size else None
+
+
+def _lacks_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
 
 
 def _words(error: Exception) -> str:
@@ -265,6 +293,8 @@ def _check_file(path: str) -> None:
 _BEGINNINGS: tuple[tuple[int, bytes, Reason, str], ...] = (
     (4, b"ftyp", "damaged", "an mp4 file without a usable index (moov); it was probably cut short"),
     (0, b"\x1a\x45\xdf\xa3", "damaged", "a Matroska or WebM file with a broken header"),
+    (8, b"AVI ", "damaged", "an AVI file with a broken header; it was probably cut short"),
+    (8, b"WAVE", "no_video_stream", "an audio file"),
     (0, b"#EXTM3U", "forbidden_format", "a playlist, which may open other files"),
     (0, b"ffconcat", "forbidden_format", "a playlist, which may open other files"),
     (0, b"v=0", "forbidden_format", "a session description, which opens network connections"),
@@ -280,11 +310,16 @@ _BEGINNINGS: tuple[tuple[int, bytes, Reason, str], ...] = (
 
 def _refuse(path: str, error: Exception) -> NoReturn:
     """Say why FFmpeg would not open a file, going by how the file begins."""
-    if isinstance(error, PermissionError):
+    if _lacks_memory(error):
+        fail(path, "too_large", f"it has more than {MAX_STREAMS} streams, or takes more memory than there is")
+    try:
+        with open(path, "rb") as file:
+            head = file.read(16)
+    except PermissionError:  # FFmpeg also says so about files that it may read and does not understand
         fail(path, "no_permission", "no permission to read this file")
-    with typed_errors(path), open(path, "rb") as file:
-        head = file.read(16)
+    except OSError as unreadable:
+        fail(path, "damaged", _words(unreadable))
     for offset, magic, reason, words in _BEGINNINGS:
         if head[offset:].startswith(magic):
             fail(path, reason, words)
-    fail(path, "not_a_video", f"none of the formats that are read here ({_FORMATS})")
+    fail(path, "not_a_video", "its content is not that of a video, whatever it is called (or in no format read here)")

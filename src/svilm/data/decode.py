@@ -6,7 +6,7 @@ frame rate is ever trusted.  What cannot be read right raises DecodeError: it ne
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -15,9 +15,18 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from jaxtyping import Bool, Float64, Int64, UInt8
 
-from svilm.data.container import DecodeError, OpenVideo, Reason, fail, open_video, typed_errors
+from svilm.data.container import DecodeError, OpenVideo, Reason, check_headers, fail, open_video, typed_errors
 
-__all__ = ["DecodeError", "Orientation", "Reason", "VideoIndex", "index_video", "read_frames", "scaled_size"]
+__all__ = [
+    "DecodeError",
+    "Orientation",
+    "Reason",
+    "VideoIndex",
+    "index_video",
+    "intact_frames",
+    "read_frames",
+    "scaled_size",
+]
 
 MAX_FRAMES = 1_000_000  # 9 hours at 30 frames a second
 MAX_ASPECT = 16  # a longer picture is squashed when scaled, or its long side would fill the memory
@@ -54,6 +63,16 @@ class Orientation:
         """The upright picture, a view of the stored one."""
         picture = picture.swapaxes(0, 1) if self.transpose else picture
         return picture[:: -1 if self.flip else 1, :: -1 if self.mirror else 1]
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether the stored picture is a mirror image of the upright one."""
+        return self.transpose ^ self.mirror ^ self.flip
+
+    @property
+    def rotation(self) -> int:
+        """Degrees clockwise, 0, 90, 180 or 270, by which it is turned after it was mirrored (if it is)."""
+        return (90 if self.mirror else 270) if self.transpose else (180 if self.flip else 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,14 +114,14 @@ def index_video(path: str | os.PathLike[str]) -> VideoIndex:
     first video stream that is not cover art counts.  Raises DecodeError for what is not a readable video.
     """
     path = os.path.abspath(os.fspath(path))
-    with open_video(path) as video:
-        _check_count(video, video.stream.frames)
-        if video.kind in _TIMED_CONTAINERS and video.codec.name in _TIMED_CODECS:
-            index = _index_by_packets(video)
-            if index is not None:
-                return index
-    with open_video(path) as video:
-        return _index_by_decoding(video)
+    lacking = check_headers(path)
+    try:
+        index = _list_frames(path)
+    except DecodeError as error:
+        if lacking is None or error.reason not in ("not_a_video", "no_video_stream", "no_frames"):
+            raise
+        fail(path, "damaged", f"{lacking}; {error.message}")
+    return index if index.damage or not lacking else replace(index, damage=lacking)
 
 
 def read_frames(
@@ -137,6 +156,18 @@ def read_frames(
         number = min(reader.missing)
         fail(index.path, "damaged", f"frame {number} cannot be decoded", float(index.seconds[number]))
     return reader.pictures if np.array_equal(order, np.arange(len(numbers))) else reader.pictures[order]
+
+
+def intact_frames(index: VideoIndex) -> Bool[np.ndarray, " frames"]:
+    """Which frames can be read, found by decoding all of them once.
+
+    False also where a frame precedes a damaged one and may depend on it; by itself it may still be read.
+    """
+    reader = _Looker(index, np.arange(len(index)), (1, 1), (0, 0, 1, 1))
+    reader.read_all()
+    intact = np.ones(len(index), dtype=bool)
+    intact[list(reader.missing)] = False
+    return intact
 
 
 def scaled_size(index: VideoIndex, resize: int | tuple[int, int] | None) -> tuple[int, int]:
@@ -231,6 +262,30 @@ class _Reader:
         upright = turn.upright(rows[:height, : width * 3].reshape(height, width, 3))
         left, top, wide, high = self.crop
         self.pictures[self.rows[number]] = upright[top : top + high, left : left + wide]
+
+
+class _Looker(_Reader):
+    """Reads frames without keeping them; of pictures alike it converts the first, to see that it can be done."""
+
+    known: tuple[str, int, int] | None = None
+
+    def _store(self, number: int, frame: VideoFrame) -> None:
+        kind = frame.format.name, frame.width, frame.height
+        if kind != self.known:
+            self.size, self.crop = kind[1:], (0, 0, 1, 1)
+            super()._store(number, frame)
+        self.known = kind
+
+
+def _list_frames(path: str) -> VideoIndex:
+    with open_video(path) as video:
+        _check_count(video, video.stream.frames)
+        if video.kind in _TIMED_CONTAINERS and video.codec.name in _TIMED_CODECS:
+            index = _index_by_packets(video)
+            if index is not None:
+                return index
+    with open_video(path) as video:
+        return _index_by_decoding(video)
 
 
 def _index_by_packets(video: OpenVideo) -> VideoIndex | None:
