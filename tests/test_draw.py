@@ -209,8 +209,8 @@ class TestPixels:
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 8)), max_size=12))
 def test_bars_of_one_lane_never_meet(rows):
-    bars = [Bar(float(start), float(start + length), "x") for start, length in rows]
-    lanes = _lanes(bars)
+    bars = [draw.Bar(float(start), float(start + length), "x") for start, length in rows]
+    lanes = draw._lanes(bars)
     assert len(lanes) == len(bars)
     for i, one in enumerate(bars):
         for j, other in enumerate(bars[:i]):
@@ -220,11 +220,11 @@ def test_bars_of_one_lane_never_meet(rows):
 
 def test_a_timeline_shows_every_bar_where_it_is():
     rows = {
-        "truth": [Bar(0.0, 30.0, "long jump"), Bar(40.0, 41.0, "sit")],
-        "found": [Bar(1.0, 29.0, "long jump", 0.5), Bar(10.0, 60.0, "sit", 0.25)],
+        "truth": [draw.Bar(0.0, 30.0, "long jump"), draw.Bar(40.0, 41.0, "sit")],
+        "found": [draw.Bar(1.0, 29.0, "long jump", 0.5), draw.Bar(10.0, 60.0, "sit", 0.25)],
         "nobody": [],
     }
-    figure = timeline(rows, 60.0, np.zeros((4, 9, 16, 3), dtype=np.uint8))
+    figure = draw.timeline(rows, 60.0, np.zeros((4, 9, 16, 3), dtype=np.uint8))
     axes, above = figure.axes
     bars = {(patch.get_x(), patch.get_width()) for patch in axes.patches}
     assert bars == {(0.0, 30.0), (40.0, 1.0), (1.0, 28.0), (10.0, 50.0)}
@@ -234,4 +234,4 @@ def test_a_timeline_shows_every_bar_where_it_is():
     assert {"truth", "found", "nobody", "long jump", "long jump 0.50", "sit 0.25"} <= set(texts)
     assert "sit" not in texts  # no room for it in one second
     assert axes.get_xlim() == (0.0, 60.0) and above.images
-    assert len(timeline(rows, 60.0).axes) == 1
+    assert len(draw.timeline(rows, 60.0).axes) == 1

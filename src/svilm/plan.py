@@ -60,7 +60,7 @@ def plan(run: Run) -> Plan:
             continue  # two numbers
         parts[part] = parts.get(part, 0) + parameter.numel()
     weights = sum(parts.values())
-    copies = {"sgd": 3, "adamw": 4}[run.optim.optimizer] + (1 if run.training.average else 0)
+    copies = {"sgd": 3, "adamw": 4, "adam": 4}[run.optim.optimizer] + (1 if run.training.average else 0)
     clips = len(Manifest(run.data.manifest)) if run.data.manifest else PAPER_CLIPS
     return Plan(
         parameters=parts,

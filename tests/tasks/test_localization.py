@@ -29,7 +29,7 @@ from svilm.metrics.proposals import ProposalConfig
 from svilm.model import ModelConfig, SViLM
 from svilm.models.gtad import GTADConfig
 from svilm.run import Run, Start, evaluate, execute, load_run
-from svilm.tasks.localization import Localization, MeanClassifier
+from svilm.tasks.localization import Localization
 
 CLASSES = ("jump", "run", "sit")
 NETWORK = GTADConfig(channels=8, steps=20, longest=20, width=16, wide=16, narrow=16, bins=4, context_bins=2)
@@ -167,28 +167,6 @@ def test_the_video_is_classified_as_a_whole_by_default(plain, tmp_path):
 
 def context_of(run, folder) -> Context:
     return Context(folder, 0, torch.device("cpu"), run.data, small_model, lambda: Tokenizer.train(["a"], 50))
-
-
-def test_the_classifier_is_least_squares_on_the_mean(plain, tmp_path):
-    rng = np.random.default_rng(0)
-    labels = np.arange(60) % 3
-    means = (rng.normal(size=(60, 8)) + 4 * np.eye(8)[labels]).astype(np.float32) * 5 + 7
-    classifier = MeanClassifier(8, 3)
-    torch.testing.assert_close(classifier(torch.zeros(1, 8)), torch.full((1, 3), 1 / 3))
-    classifier.fit(means, labels.tolist(), list(range(60)))
-    found = classifier(torch.from_numpy(means))
-    assert (found.argmax(dim=1).numpy() == labels).mean() > 0.95
-    torch.testing.assert_close(found.sum(dim=1), torch.ones(60))
-    assert found.min() >= 0
-    few = MeanClassifier(8, 3)
-    few.fit(means[:3], [0, 1, 2], [0, 0, 1])  # nothing is held out
-    assert (few(torch.from_numpy(means[:3])).argmax(dim=1).numpy() == labels[:3]).all()
-    assert not list(classifier.parameters()) and set(classifier.state_dict()) == {
-        "mean",
-        "deviation",
-        "matrix",
-        "offset",
-    }
 
 
 def test_the_terms_add_up_and_parts_give_the_same_features(plain, tmp_path):

@@ -24,7 +24,8 @@ def downstream(
     from svilm.reproduce.downstream import run_downstream
     from svilm.reproduce.harness import Workshop
 
-    draw_world(world, clips=3000, test_clips=500)
+    if not (world / "world.json").is_file():
+        draw_world(world, clips=3000, test_clips=500)
     start = str(Path(model).absolute()) if Path(model).exists() else model
     text = run_downstream(Workshop(to, world, world=True, start=start, settings=settings or []))
     (to / "downstream.md").write_text(text, encoding="utf-8")

@@ -37,7 +37,7 @@ def reproduce(
     if table not in (*TABLES, "all"):
         raise ConfigError(f"no table {table!r}; there are {', '.join(TABLES)}, table7 and all")
     root = data_root or (to / "world" if world else Path("data"))
-    if world:
+    if world and not (root / "world.json").is_file():
         draw_world(root, clips=3000)
     only = (lambda step: False) if only_finished else (lambda step: True)
     workshop = Workshop(to, root, world=world, start=start, settings=settings or [], only=only)

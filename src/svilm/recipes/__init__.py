@@ -31,6 +31,7 @@ RECIPES: dict[str, Callable[[], Run]] = {
         downstream.hmdb51,
         downstream.hmdb51_linear,
         downstream.activitynet,
+        downstream.thumos14,
         downstream.ava,
         downstream.ucf101_16_frames,
         downstream.ucf101_linear_16_frames,

@@ -15,6 +15,7 @@ from svilm.metrics.proposals import ProposalConfig
 from svilm.models.ava_heads import BoxHeadConfig
 from svilm.models.dual import SIZES
 from svilm.models.gtad import GTADConfig
+from svilm.models.gtad_loss import GTADLossConfig
 from svilm.recipes.pretrain import halved, tiny
 from svilm.run import Run
 from svilm.tasks.ava import Ava
@@ -107,6 +108,27 @@ def activitynet() -> Run:
             optimizer="adam", lr=4e-3, betas=(0.9, 0.999), weight_decay=1e-4, warmup=0, clip_norm=0, milestones=(0.5,)
         ),
         training=Training(epochs=10),
+    )
+
+
+def thumos14() -> Run:
+    """G-TAD's settings for THUMOS14: windows of 256 snippets, five overlaps; not a table of the paper."""
+    found = Localization(
+        view="window",
+        network=GTADConfig.thumos(channels=768),
+        loss=GTADLossConfig.thumos(),
+        proposals=ProposalConfig.thumos(),
+        extraction=Extraction(windows=Windows(fps=30.0, frames=16, stride=5)),
+        overlaps=(0.3, 0.4, 0.5, 0.6, 0.7),
+    )
+    run = activitynet()
+    return run.model_copy(
+        update={
+            "recipe": "thumos14",
+            "task": found,
+            "data": run.data.model_copy(update={"batch": 8}),
+            "optim": run.optim.model_copy(update={"lr": 4e-5, "clip_norm": 1.0}),
+        }
     )
 
 

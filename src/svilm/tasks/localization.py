@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from svilm.config import ConfigError
@@ -32,7 +32,7 @@ from svilm.metrics.activitynet import THRESHOLDS, Prediction, SegmentScores, eva
 from svilm.metrics.proposals import ProposalConfig, Proposals, average_recall, label, proposals, soft_nms
 from svilm.models.gtad import GTAD, GTADConfig, GTADOutput
 from svilm.models.gtad_loss import GTADLossConfig, gtad_loss
-from svilm.models.heads import ridge
+from svilm.models.mean_classifier import MeanClassifier
 from svilm.runtime import derive_seed, gather_objects, rank, world_size
 from svilm.tasks.common import evaluating
 from svilm.types import Scores, Segment, Terms
@@ -43,8 +43,6 @@ PREDICTIONS = "predictions.json"
 """What was found in the test videos, as one hands it in to ActivityNet."""
 SHOWN = (0.5, 0.75, 0.95)
 """Overlaps whose mAP Table 4 has."""
-PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
-"""Penalties tried for the classifier, whose features have deviation 1."""
 RANDOM_SEGMENTS = 100
 """Segments per video that the random baseline draws."""
 
@@ -119,46 +117,6 @@ class Localization(TaskSettings):
             return 100 * judged(self, videos, "").average_map
 
         return Job(task, nn.Module(), len(items), batches, evaluate, judge)
-
-
-class MeanClassifier(nn.Module):
-    """A linear classifier of mean features, fitted in closed form: least squares to the classes as ones and zeros,
-    which estimates their probabilities.  It is part of a checkpoint, and nothing of it is trained by steps.
-    """
-
-    mean: Tensor
-    deviation: Tensor
-    matrix: Tensor
-    offset: Tensor
-
-    def __init__(self, channels: int, num_classes: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("deviation", torch.ones(channels))
-        self.register_buffer("matrix", torch.zeros(num_classes, channels))
-        self.register_buffer("offset", torch.full((num_classes,), 1 / num_classes))
-
-    def fit(self, means: Float[np.ndarray, "items channels"], labels: Sequence[int], videos: Sequence[int]) -> None:
-        """Learn from mean features; the penalty is the one that does best on every fifth of the ``videos``."""
-        vectors, classes = torch.from_numpy(means).double(), torch.tensor(labels)
-        centre, spread = vectors.mean(dim=0), vectors.std(dim=0, correction=0).clamp_min(1e-6)
-        vectors = (vectors - centre) / spread
-        held_out = torch.tensor(videos) % 5 == 4
-
-        def right(penalty: float) -> float:
-            matrix, offset = ridge(vectors[~held_out], classes[~held_out], len(self.offset), penalty)
-            found = (vectors[held_out] @ matrix.T + offset).argmax(dim=1)
-            return float((found == classes[held_out]).double().mean())
-
-        best = max(PENALTIES, key=right) if held_out.any() else 1.0
-        matrix, offset = ridge(vectors, classes, len(self.offset), best)
-        for name, value in (("mean", centre), ("deviation", spread), ("matrix", matrix), ("offset", offset)):
-            getattr(self, name).copy_(value)
-
-    def forward(self, means: Float[Tensor, "items channels"]) -> Float[Tensor, "items classes"]:
-        """Mean features -> probabilities of the classes."""
-        chances = ((means - self.mean) / self.deviation @ self.matrix.T + self.offset).clamp_min(1e-6)
-        return chances / chances.sum(dim=1, keepdim=True)
 
 
 class LocalizationTask(Task):
