@@ -37,10 +37,10 @@ def scan(
     manifest = None if source.is_dir() else Manifest(source)
     if verify:
         changed = 0
-        for changed, (path, what) in enumerate(
-            scanning.changed_files(manifest.root if manifest else source, scanning.read_rows(out)), start=1
-        ):
+        root = manifest.root if manifest else source
+        for path, what in scanning.changed_files(root, scanning.read_rows(out)):
             print(f"{scanning.printable(path)} {what}")
+            changed += 1
         print(f"{changed} videos are not as they were when {out} was written")
         raise typer.Exit(1 if changed else 0)
     found = scanning.scan(
