@@ -15,9 +15,7 @@ def main() -> None:
         files.append((text.count("\n"), str(name)))
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                functions.append(
-                    ((node.end_lineno or 0) - node.lineno + 1, f"{name}:{node.lineno} {node.name}")
-                )
+                functions.append(((node.end_lineno or 0) - node.lineno + 1, f"{name}:{node.lineno} {node.name}"))
     for title, rows in (("files (budget 400)", files), ("functions (budget 60)", functions)):
         print(f"{len(rows)} {title}")
         for lines, place in sorted(rows, reverse=True)[:10]:

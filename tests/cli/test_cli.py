@@ -7,8 +7,8 @@ import sys
 import pytest
 
 COMMANDS = [
-    "world", "prepare", "look", "show", "train", "evaluate", "report", "doctor", "demo", "score", "reproduce", "downstream",
-    "hold-out",
+    "world", "prepare", "look", "show", "train", "evaluate", "report", "doctor", "demo", "score", "reproduce",
+    "downstream", "hold-out", "scan", "features", "localize",
 ]  # fmt: skip
 
 
