@@ -79,10 +79,11 @@ def test_the_folds_of_ucf101_are_read(world: World, tmp_path: Path) -> None:
         parts: dict[str, set[str]] = {}
         for split in ("train", "test"):
             manifest = prepared(ucf101.listing(world.ucf101, fold=fold, split=split), world.ucf101, tmp_path)
-            assert manifest.header.classes == module.CLASSES and len(module.CLASSES) == len(MOTIONS)
+            assert manifest.header.classes == module.CLASSES and len(module.CLASSES) == len(COLOURS)
             shown = [records[manifest.path_of(entry).read_bytes()] for entry in manifest]
-            assert [readable(entry.labels[0]) for entry in manifest] == [record.action for record in shown]
-            assert all(entry.captions == (record.action,) for entry, record in zip(manifest, shown, strict=True))
+            told = [f"{record.things[0].colour} thing" for record in shown]
+            assert [readable(entry.labels[0]) for entry in manifest] == told
+            assert [entry.captions for entry in manifest] == [(words,) for words in told]
             parts[split] = {record.id for record in shown}
         assert not parts["train"] & parts["test"] and len(parts["train"] | parts["test"]) == 54
         tested.append(parts["test"])
@@ -112,7 +113,7 @@ def test_the_folds_of_hmdb51_are_read(world: World, tmp_path: Path) -> None:
             manifest = prepared(hmdb51.listing(world.hmdb51, fold=fold, split=split), world.hmdb51, tmp_path)
             number = {record.id: record for record in records}
             shown = [number[Path(entry.video).name.partition("_")[0]] for entry in manifest]
-            assert [entry.labels[0] for entry in manifest] == [record.things[0].colour for record in shown]
+            assert [readable(entry.labels[0]) for entry in manifest] == [record.action for record in shown]
             assert all(manifest.path_of(entry).is_file() and "[" in entry.video for entry in manifest)
             parts.append({record.id for record in shown})
             if fold == 1:

@@ -35,7 +35,7 @@ LINES = (
     ),
     Line(
         "recognition of looks, linear probe (top-1)",
-        "hmdb51-linear",
+        "ucf101-linear",
         "recognition/top-1",
         {
             "chance": "recognition_chance/top-1",
@@ -44,7 +44,7 @@ LINES = (
         },
     ),
     Line(
-        "recognition of motions, fine-tuned (top-1)",
+        "recognition of looks, fine-tuned (top-1)",
         "ucf101",
         "recognition/top-1",
         {"chance": "recognition_chance/top-1", "most frequent class": "recognition_majority/top-1"},

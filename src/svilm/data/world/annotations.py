@@ -46,19 +46,20 @@ All else says the same in the files of public benchmarks, for `svilm prepare`.
 - `msrvtt_qa/train.jsonl`, `msrvtt_qa/val.jsonl`, `msrvtt_qa/test.jsonl`: the same in ClipBERT's form.
 - `msrvtt_qa/train_ans2label.json`: the answers that occur in training, numbered.
 
-## Actions (videos in `ucf101`, the same clips in folders by class)
+## Looks (videos in `ucf101`, the same clips in folders by class)
 
-- `ucf101/classInd.txt`: the ten motions as classes; a clip's class is its action.
+- `ucf101/classInd.txt`: the colours as classes ("RedThing"); a clip's class is that of the thing whose motion
+  is its action.
 - `ucf101/trainlist01.txt`, `ucf101/testlist01.txt`: the training and the test clips.
 - `ucf101/trainlist02.txt`, `ucf101/testlist02.txt`, `ucf101/trainlist03.txt`, `ucf101/testlist03.txt`: two
   more folds, which test on a quarter of the training clips each, and train on the test clips too.  Who has
   pre-trained on the training clips has seen these, though not their labels.
 
-## Looks (videos in `hmdb51`, the same clips in folders by class)
+## Motions (videos in `hmdb51`, the same clips in folders by class)
 
-- `hmdb51/testTrainMulti_7030_splits/{class}_test_split{1,2,3}.txt`: HMDB51's form.  The classes are colours, a
-  clip's class that of the thing whose motion is its action.  Fold 1 tests on the test clips.  File names have
-  brackets and signs, as those of HMDB51 do.
+- `hmdb51/testTrainMulti_7030_splits/{class}_test_split{1,2,3}.txt`: HMDB51's form.  The classes are the ten
+  motions, a clip's class its action; this takes longer to learn than looks do.  Fold 1 tests on the test
+  clips.  File names have brackets and signs, as those of HMDB51 do.
 
 ## Segments (videos in `untrimmed`)
 

@@ -1,8 +1,8 @@
 """The truth of a drawn world as labels: UCF101's and HMDB51's folds, ActivityNet's segments, AVA's boxes at keyframes.
 
-Classes are motions, which have to be learned, except in HMDB51 and ActivityNet: there they are colours, which a
-frozen encoder knows after little pre-training.  Names and numbers depend on a clip's own number alone, so that a
-small world is the beginning of a larger one here too.
+In UCF101 and ActivityNet the classes are colours, which an encoder knows after little pre-training, as there much is
+known from the looks of a scene; in HMDB51 and AVA they are motions.  Names and numbers depend on a clip's own number
+alone, so that a small world is the beginning of a larger one here too.
 """
 
 import os
@@ -17,8 +17,8 @@ from svilm.data.world.files import write_csv, write_json, write_lines
 from svilm.data.world.scenes import COLOURS, MOTIONS, random_stream
 from svilm.data.world.truth import Box, ClipTruth, SegmentTruth, UntrimmedTruth
 
-CLASSES = tuple(sorted("".join(word.capitalize() for word in motion.split()) for motion in MOTIONS))
-"""The motions as UCF101 writes classes: "MovesLeft"."""
+CLASSES = tuple(f"{colour.capitalize()}Thing" for colour in sorted(COLOURS))
+"""The colours as UCF101 writes classes: "RedThing"."""
 FOLDS = {1: range(1, 8), 2: range(8, 15), 3: range(15, 22)}
 """Groups of clips that each fold of UCF101 tests on; all others train."""
 LAST_GROUP = 35
@@ -60,7 +60,7 @@ def _grouped(records: Iterable[ClipTruth]) -> Iterator[tuple[ClipTruth, str, str
     tested = len(FOLDS[1])
     seen, members = Counter[str](), Counter[tuple[str, int]]()
     for record in records:
-        name = "".join(word.capitalize() for word in record.action.split())
+        name = f"{record.things[0].colour.capitalize()}Thing"
         index = seen[record.split]
         seen[record.split] += 1
         group = 1 + index % tested if record.split == "test" else 1 + tested + index % (LAST_GROUP - tested)
@@ -79,23 +79,24 @@ def _link(video: Path, to: Path) -> None:
 
 
 def write_hmdb51(folder: Path, records: Sequence[ClipTruth]) -> None:
-    """The clips in folders by the colour of what acts, under names as odd as HMDB51's, with the lists of three folds.
+    """The clips in folders by their action, under names as odd as HMDB51's, with the lists of three folds.
 
     In fold 1 the test clips are those of the world; the others are tested on parts of its training clips.
     """
     root, splits = folder / "hmdb51", folder / "hmdb51" / "testTrainMulti_7030_splits"
     splits.mkdir(parents=True, exist_ok=True)
-    uses: dict[tuple[str, int], list[str]] = {(name, fold): [] for name in sorted(COLOURS) for fold in FOLDS}
+    uses: dict[tuple[str, int], list[str]] = {(name, fold): [] for name in sorted(MOTIONS) for fold in FOLDS}
     for record in records:
         thing, number = record.things[0], int(record.id.removeprefix("video"))
-        name = f"{record.id}_[{thing.shape}]_{thing.motion.replace(' ', '_')}!_(drawn)_#{number % 3}"
-        (root / thing.colour).mkdir(exist_ok=True)
-        _link(folder / record.video, root / thing.colour / f"{name}.mp4")
+        name = f"{record.id}_[{thing.colour}]_{thing.shape}!_(drawn)_#{number % 3}"
+        place = root / record.action.replace(" ", "_")
+        place.mkdir(exist_ok=True)
+        _link(folder / record.video, place / f"{name}.mp4")
         for fold in FOLDS:
             tested = record.split == "test" if fold == 1 else number % 7 == fold
-            uses[thing.colour, fold].append(f"{name}.avi {2 if tested else 1}")
+            uses[record.action, fold].append(f"{name}.avi {2 if tested else 1}")
     for (name, fold), lines in uses.items():
-        write_lines(splits / f"{name}_test_split{fold}.txt", lines)
+        write_lines(splits / f"{name.replace(' ', '_')}_test_split{fold}.txt", lines)
 
 
 # ActivityNet

@@ -32,7 +32,7 @@ from svilm.data.world.truth import (
     write_records,
 )
 
-VERSION = 3
+VERSION = 4
 """Goes up when the same settings draw something else, so that an older world is not taken for a new one."""
 
 NUM_CAPTIONS = 5
@@ -99,12 +99,12 @@ class World:
 
     @property
     def ucf101(self) -> Path:
-        """Folder of the lists by action, and of the same clips in folders by class."""
+        """Folder of the lists by colour, and of the same clips in folders by class."""
         return self.folder / "ucf101"
 
     @property
     def hmdb51(self) -> Path:
-        """Folder of the lists by colour, and of the same clips in folders by class."""
+        """Folder of the lists by action, and of the same clips in folders by class."""
         return self.folder / "hmdb51"
 
     @property
