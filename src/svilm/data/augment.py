@@ -56,7 +56,7 @@ def sample_paste(batch: int, steps: int, config: CutPaste, generator: np.random.
         raise ValueError(f"cut-and-paste needs at least one clip and one step, got batch {batch}, steps {steps}")
     partner = _partners(batch, config.block or batch, generator)
     pasted = (generator.random(batch) < config.probability) & (partner != np.arange(batch)) & (steps > 1)
-    mask = np.ones((batch, steps), dtype=bool)
+    mask: np.ndarray = np.ones((batch, steps), dtype=bool)
     if steps > 1:
         start, stop = _foreground(batch, steps, config.literal, generator)
         position = np.arange(steps)

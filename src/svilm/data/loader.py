@@ -126,7 +126,8 @@ class Order(Sampler[list[Key]]):
 
     def __iter__(self) -> Iterator[list[Key]]:
         per_epoch = self.clips // self.batch
-        known, permutation = -1, np.empty(0, dtype=np.int64)
+        known = -1
+        permutation: np.ndarray = np.empty(0, dtype=np.int64)
         for step in range(self.start, self.stop):
             epoch, number = divmod(step, per_epoch)
             if epoch != known:

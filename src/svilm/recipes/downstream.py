@@ -158,7 +158,7 @@ def tiny_qa() -> Run:
 
 def tiny_recognition() -> Run:
     """`ucf101` on a laptop: one look at each clip."""
-    return _tiny("tiny-recognition", Recognition(dropout=0.0), lr=1e-3, steps=240)
+    return _tiny("tiny-recognition", Recognition(dropout=0.0), lr=5e-4, steps=100)
 
 
 def tiny_linear() -> Run:
@@ -185,7 +185,7 @@ def tiny_localization() -> Run:
 def tiny_ava() -> Run:
     """`ava` on a laptop, with a smaller head and a gentler detector."""
     boxes = Ava(num_boxes=8, train_score=0.8, same_person=0.7, head=BoxHeadConfig(heads=2))
-    run = _tiny("tiny-ava", boxes, lr=1e-3, steps=240)
+    run = _tiny("tiny-ava", boxes, lr=1e-3, steps=200)
     return run.model_copy(update={"data": run.data.model_copy(update={"batch": 32})})
 
 

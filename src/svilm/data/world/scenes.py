@@ -205,6 +205,11 @@ def poses(actor: Actor, num_frames: int, fps: int) -> Poses:
     frame = np.arange(num_frames)
     seconds = frame / fps
     progress = frame / max(num_frames - 1, 1)
+    x: np.ndarray
+    y: np.ndarray
+    radius: np.ndarray
+    angle: np.ndarray
+    visible: np.ndarray
     x, y = (np.full(num_frames, value) for value in actor.start)
     radius, angle = np.full(num_frames, actor.radius), np.full(num_frames, actor.tilt)
     visible = np.ones(num_frames, dtype=bool)
