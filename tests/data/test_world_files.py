@@ -126,13 +126,13 @@ def test_the_segments_of_activitynet_are_read(world: World, tmp_path: Path) -> N
         records = [record for record in read_untrimmed(world.folder) if record.split == split]
         listing = activitynet.listing(world.activitynet, subset=subset)
         manifest = prepared(listing, world.long_videos, tmp_path)
-        assert manifest.header.classes == tuple(f"something {colour} acts" for colour in sorted(COLOURS))
+        assert manifest.header.classes == tuple(f"{colour} acts" for colour in sorted(COLOURS))
         assert manifest.header.split == split
         assert not listing.notes and len(records) == 1
         for entry, record in zip(manifest, records, strict=True):
             assert (entry.id, entry.duration) == (record.id, record.num_frames / record.fps)
             assert entry.segments == tuple(
-                Segment(s.start, s.end, f"something {s.things[0].colour} acts") for s in record.segments
+                Segment(s.start, s.end, f"{s.things[0].colour} acts") for s in record.segments
             )
 
 

@@ -64,7 +64,7 @@ All else says the same in the files of public benchmarks, for `svilm prepare`.
 ## Segments (videos in `untrimmed`)
 
 - `activitynet/activity_net.v1-3.min.json`: ActivityNet's form.  The videos for testing are the validation
-  subset.  A segment's label is the colour of the largest thing that acts in it ("something red acts"): a
+  subset.  A segment's label is the colour of the largest thing that acts in it ("red acts"): a
   frozen encoder that was trained for minutes knows colours, and not yet motions.
 
 ## Boxes (videos in `videos`)

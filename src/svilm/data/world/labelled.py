@@ -118,13 +118,13 @@ def write_activitynet(folder: Path, long: Sequence[UntrimmedTruth]) -> None:
 
 
 def _acting(segment: SegmentTruth) -> str:
-    """What the largest thing's colour makes of a segment: "something red acts"."""
-    return f"something {segment.things[0].colour} acts"
+    """What the largest thing's colour makes of a segment: "red acts"."""
+    return f"{segment.things[0].colour} acts"
 
 
 def _taxonomy() -> list[dict[str, Any]]:
     """Actions under what they are, all under "Root"."""
-    parents = {f"something {colour} acts": "acting" for colour in COLOURS}
+    parents = {f"{colour} acts": "acting" for colour in COLOURS}
     nodes = [("Root", None), *((parent, "Root") for parent in sorted(set(parents.values()))), *parents.items()]
     number = {name: k for k, (name, _) in enumerate(nodes)}
     return [

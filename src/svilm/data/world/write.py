@@ -32,7 +32,7 @@ from svilm.data.world.truth import (
     write_records,
 )
 
-VERSION = 4
+VERSION = 5
 """Goes up when the same settings draw something else, so that an older world is not taken for a new one."""
 
 NUM_CAPTIONS = 5
