@@ -33,7 +33,7 @@ def manifests(world, tmp_path_factory):
     listings = {
         "data": videocc.listing(world / "videocc" / "video_cc_public.csv"),
         "retrieval": msrvtt.listing(world / "msrvtt", split="test"),
-        "temporal": folder.listing(world / "scenes.csv", world / "videos", split="test"),
+        "temporal": folder.listing(world / "scenes.csv", split="test"),
     }
     for name, listing in listings.items():
         prepare(listing, to=place / f"{name}.jsonl", videos=world / "videos", check="none")

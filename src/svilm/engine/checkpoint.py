@@ -5,16 +5,21 @@ file, all flushed to disk, then renamed into place.  Only committed, undamaged f
 """
 
 import hashlib
+import io
 import json
 import os
+import pickle
 import shutil
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as serialized
 from torch import Tensor
 
 _COMMIT = "COMMIT.json"
@@ -38,27 +43,31 @@ class Checkpoints:
         """
         final = self.folder / f"step_{step:08d}"
         if final.exists():
-            return final
+            with suppress(CheckpointError):
+                verify(final)
+                return final
+            _remove(final)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for rest in self.folder.glob("*.part"):  # of a process that was killed
+            shutil.rmtree(rest, ignore_errors=True)
         part = final.with_name(final.name + ".part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
+        part.mkdir()
         try:
+            hashes = {}
             for name, tensors in weights.items():
-                save_file(
-                    {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
-                    part / f"{name}.safetensors",
-                )
-            torch.save(dict(state), part / "training.pt")
-            hashes = {file.name: _sha256(file) for file in sorted(part.iterdir())}
-            (part / _COMMIT).write_text(json.dumps({"step": step, "sha256": hashes}, indent=1) + "\n")
-            for file in part.iterdir():
-                _flush(file)
+                data = serialized({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
+                hashes[f"{name}.safetensors"] = _write(part / f"{name}.safetensors", data)
+            stream = io.BytesIO()
+            torch.save(dict(state), stream)
+            hashes["training.pt"] = _write(part / "training.pt", stream.getbuffer())
+            _write(part / _COMMIT, _commit(step, hashes).encode())
+            _flush(part)
             os.rename(part, final)
             _flush(self.folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
         for old in self.committed()[: -self.keep]:
-            shutil.rmtree(old)
+            _remove(old)
         return final
 
     def committed(self) -> list[Path]:
@@ -82,7 +91,8 @@ def verify(folder: Path) -> int:
     Raises CheckpointError naming the file that is missing or differs.
     """
     try:
-        commit = json.loads((folder / _COMMIT).read_text())
+        text = (folder / _COMMIT).read_bytes()
+        commit = json.loads(text)
         step, hashes = int(commit["step"]), dict(commit["sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / _COMMIT} is not readable ({error})") from None
@@ -90,18 +100,56 @@ def verify(folder: Path) -> int:
         file = folder / Path(name).name
         if not file.is_file() or _sha256(file) != wanted:
             raise CheckpointError(f"{file} is missing or damaged")
+    if text != _commit(step, hashes).encode() or folder.name != f"step_{step:08d}":
+        raise CheckpointError(f"{folder / _COMMIT} is damaged")
     return step
 
 
 def load_weights(folder: Path, name: str) -> dict[str, Tensor]:
-    """One named set of weights of a checkpoint."""
-    return load_file(folder / f"{name}.safetensors")
+    """One named set of weights of a checkpoint.  Raises CheckpointError for a file that is none."""
+    file = folder / f"{name}.safetensors"
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise CheckpointError(f"{file} holds no weights ({error})") from None
 
 
 def load_state(folder: Path) -> dict[str, Any]:
-    """The training state of a checkpoint; only tensors and plain values are accepted, never code."""
-    state: dict[str, Any] = torch.load(folder / "training.pt", map_location="cpu", weights_only=True)
+    """The training state of a checkpoint; only tensors and plain values are accepted, never code.
+
+    Raises CheckpointError for a file that holds anything else.
+    """
+    file = folder / "training.pt"
+    try:
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(f"{file} is no training state, or holds code, which is never run ({reason})") from None
     return state
+
+
+def _commit(step: int, hashes: Mapping[str, str]) -> str:
+    """The commit file; every byte of it follows from what it says, so that any damage to it shows."""
+    return json.dumps({"step": step, "sha256": hashes}, indent=1) + "\n"
+
+
+def _write(file: Path, data: bytes | memoryview) -> str:
+    """Write a file through to the disk and return the hash of what should be in it.
+
+    The writers of torch and safetensors report a full disk as errors of their own; this one raises OSError.
+    """
+    with open(file, "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    return hashlib.sha256(data).hexdigest()
+
+
+def _remove(folder: Path) -> None:
+    """Delete a checkpoint; from the first moment it no longer counts as one."""
+    part = folder.with_name(folder.name + ".part")
+    os.rename(folder, part)
+    shutil.rmtree(part, ignore_errors=True)
 
 
 def _sha256(file: Path) -> str:

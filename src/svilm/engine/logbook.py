@@ -1,6 +1,7 @@
 """What a run writes while it trains: metrics.jsonl, TensorBoard when installed, a progress bar."""
 
 import json
+import os
 import sys
 import time
 import warnings
@@ -24,13 +25,16 @@ class Logbook:
             total=steps, initial=start, unit="step", desc="training", disable=folder is None, file=sys.stderr
         )
         self._began = time.monotonic()
+        self._unwritten = b""
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / "metrics.jsonl"
             if path.exists():
                 kept = [line for line in read_metrics(folder) if line["step"] <= start]
-                path.write_text("".join(json.dumps(line) + "\n" for line in kept))
-            self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
+                part = path.with_name(path.name + ".part")
+                part.write_text("".join(json.dumps(line) + "\n" for line in kept))
+                os.replace(part, path)
+            self._file = open(path, "ab", buffering=0)  # noqa: SIM115 (closed by __exit__)
             self._board = _tensorboard(folder)
 
     def __enter__(self) -> "Logbook":
@@ -50,11 +54,26 @@ class Logbook:
         if self._file is None:
             return
         row = {"step": step, "seconds": round(time.monotonic() - self._began, 3), **values}
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
+        self._unwritten += json.dumps(row).encode() + b"\n"
+        self._write()
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
+
+    def _write(self) -> None:
+        """Append what is not on disk yet; a full disk leaves whole lines there, and the rest for the next time."""
+        assert self._file is not None
+        end = os.fstat(self._file.fileno()).st_size
+        try:
+            written = self._file.write(self._unwritten)
+            if written == len(self._unwritten):
+                self._unwritten = b""
+                return
+            reason = "No space left on device"
+        except OSError as error:
+            reason = str(error)
+        os.ftruncate(self._file.fileno(), end)
+        warnings.warn(f"metrics.jsonl: {reason}; training goes on", stacklevel=4)
 
     def show(self, step: int, values: Mapping[str, float]) -> None:
         """Write the numbers of one step, and put loss, speed and the share of time spent waiting beside the bar."""

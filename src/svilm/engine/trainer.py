@@ -23,7 +23,7 @@ from svilm.engine.checkpoint import Checkpoints, load_state, load_weights
 from svilm.engine.logbook import Logbook
 from svilm.engine.optim import Optim, build_optimizer, rate_at, set_rate
 from svilm.engine.task import Task, TrainingBatch
-from svilm.runtime import all_agree, all_reduce_gradients, derive_seed, gather_objects, rank, seed_everything
+from svilm.runtime import all_agree, all_reduce_gradients, derive_seed, gather_objects, rank, seed_everything, world_size
 from svilm.types import Terms
 
 
@@ -250,8 +250,19 @@ def check_finite(terms: Terms, norm: Tensor, step: int, batch: TrainingBatch, fo
     shown = ", ".join(clips[:8]) + (f" and {len(clips) - 8} more" if len(clips) > 8 else "")
     raise NonFiniteError(
         f"step {step}: {', '.join(named)} not finite; no optimiser step taken. Clips: {shown} "
-        f"(all in {folder / 'nonfinite.json'}). Try a lower optim.lr or training.precision=fp32"
+        f"(all in {folder / 'nonfinite.json'}). Try a lower optim.lr or training.precision=fp32. "
+        f"To see it again from the last checkpoint: {_replay(folder)}"
     )
+
+
+def _replay(folder: Path) -> str:
+    """The command that goes on with a run, which repeats the steps since its last checkpoint bit for bit."""
+    try:
+        recipe = json.loads((folder / "run.json").read_text(encoding="utf-8"))["recipe"]
+    except (OSError, ValueError, KeyError):
+        recipe = "RECIPE"
+    ranks = f"torchrun --nproc-per-node {world_size()} -m " if world_size() > 1 else ""
+    return f"{ranks}svilm train {recipe} --to {folder} --resume"
 
 
 class _Best:
@@ -292,8 +303,11 @@ class _Meter:
         self._recent = 0
 
     def count(self, batch: TrainingBatch, budget: float) -> None:
-        self.clips += len(batch)
-        self.skipped.update(batch.skipped)
+        """Add the clips of all ranks, so that all come to the same verdict.  Raises ValueError beyond the budget."""
+        self.clips += len(batch) * world_size()
+        none = all_agree(not batch.skipped)
+        for skipped in [] if none else gather_objects(dict(batch.skipped)):
+            self.skipped.update(skipped)
         bad = sum(self.skipped.values())
         if bad > max(8.0, budget * self.clips):
             reasons = ", ".join(f"{reason}: {n}" for reason, n in self.skipped.most_common())
