@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from svilm.config import ConfigError, override, settings
-from svilm.data.prepare.common import PrepareError
 from svilm.recipes import recipe
 from svilm.reproduce.sources import REAL, WORLD, Sources, manifest_of
 from svilm.reproduce.steps import STEPS, Step
@@ -42,7 +41,7 @@ class Workshop:
     def run_of(self, step: Step) -> Run:
         """The run of a step, with its manifests; what it starts from is run first.
 
-        Raises PrepareError or ConfigError that says what is missing.
+        Raises ValueError (PrepareError, ConfigError, ...) that says what is missing.
         """
         data = self.folder / "data"
         files = {
@@ -77,7 +76,7 @@ class Workshop:
     def scores(self, step: Step) -> Mapping[str, float]:
         """The scores of a step: read when it is finished, otherwise run now (or gone on with).
 
-        Raises PrepareError or ConfigError that says what is missing.
+        Raises ValueError (PrepareError, ConfigError, ...) that says what is missing.
         """
         place = self.place(step)
         if place.name not in self._scores:
@@ -85,7 +84,7 @@ class Workshop:
                 raise ConfigError(self._missing[place.name])
             try:
                 self._scores[place.name] = self._finished(place) or self._run(step, place)
-            except (PrepareError, ConfigError) as error:
+            except (ValueError, OSError) as error:
                 self._missing[place.name] = str(error)
                 raise
         return self._scores[place.name]
@@ -147,7 +146,7 @@ def _ours(row: Row, workshop: Workshop, about: dict[str, str]) -> list[str]:
         step, metric = STEPS[cell[0]], cell[1]
         try:
             scores = workshop.scores(step)
-        except (PrepareError, ConfigError) as error:
+        except (ValueError, OSError) as error:
             cells.append("-")
             about[step.name] = f"- {step.name}: not run; {error}"
             continue
