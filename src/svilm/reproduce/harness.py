@@ -123,7 +123,7 @@ def render(table: Table, workshop: Workshop) -> str:
     about: dict[str, str] = {}
     rows = []
     for row in table.rows:
-        rows.append([f"{row.method} (paper)", *(number(value) for value in row.paper)])
+        rows.append([f"{row.method} (paper)", *("-" if value is None else str(value) for value in row.paper)])
         if row.ours:
             rows.append([f"**{row.method} (ours)**", *_ours(row, workshop, about)])
     where = f"the drawn world {workshop.root}" if workshop.world else str(workshop.root)
