@@ -3,7 +3,8 @@
     PYTHONPATH=tests python -m torture --seed 7
     PYTHONPATH=tests python -m torture --only mutations --fast
 
-A check is a function listed in CHECKS of one of the modules below; ``frame`` says what it gets and gives.
+A check is a function listed in CHECKS of one of the modules below, or in BY_NAME where it runs only when asked for;
+``frame`` says what it gets and gives.
 """
 
 import argparse
@@ -15,18 +16,17 @@ import traceback
 from importlib import import_module
 from pathlib import Path
 
-MODULES = ("corpus",)
+MODULES = ("corpus", "training")
 
 
 def main() -> int:
     """Run the checks that were asked for, and return the exit code."""
     from torture.frame import Check, Outcome, Plan
 
-    checks: dict[str, Check] = {
-        check.__name__.replace("_", "-"): check
-        for module in MODULES
-        for check in import_module(f"torture.{module}").CHECKS
-    }
+    modules = [import_module(f"torture.{module}") for module in MODULES]
+    usual = [check for module in modules for check in module.CHECKS]
+    by_name = [check for module in modules for check in getattr(module, "BY_NAME", ())]
+    checks: dict[str, Check] = {check.__name__.replace("_", "-"): check for check in (*usual, *by_name)}
     parser = argparse.ArgumentParser(prog="torture", description=__doc__.partition("\n")[0])
     parser.add_argument("--only", action="append", choices=checks, help="run just this check (may be repeated)")
     parser.add_argument("--seed", type=int, default=0, help="other seeds: other videos, other damage, other instants")
@@ -34,7 +34,7 @@ def main() -> int:
     options = parser.parse_args()
 
     failed = 0
-    for name in options.only or checks:
+    for name in options.only or [check.__name__.replace("_", "-") for check in usual]:
         begun = time.monotonic()
         with tempfile.TemporaryDirectory(prefix=f"torture-{name}-") as folder:
             try:

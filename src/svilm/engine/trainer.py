@@ -23,7 +23,15 @@ from svilm.engine.checkpoint import Checkpoints, load_state, load_weights
 from svilm.engine.logbook import Logbook
 from svilm.engine.optim import Optim, build_optimizer, rate_at, set_rate
 from svilm.engine.task import Task, TrainingBatch
-from svilm.runtime import all_agree, all_reduce_gradients, derive_seed, gather_objects, rank, seed_everything, world_size
+from svilm.runtime import (
+    all_agree,
+    all_reduce_gradients,
+    derive_seed,
+    gather_objects,
+    rank,
+    seed_everything,
+    world_size,
+)
 from svilm.types import Terms
 
 
