@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from svilm.data.prepare.common import Clip, Listing, PrepareError, Refusal
-from svilm.data.prepare.labelled_list import labelled, labelled_clip, path_and_label, plain_lines
-from svilm.data.prepare.tables import BadRow, Row, convert, file_name, shortened
+from svilm.data.prepare.labelled_list import labelled, labelled_clip, path_and_label
+from svilm.data.prepare.tables import BadRow, Row, convert, file_name, plain_lines, shortened
 from svilm.data.prepare.ucf101 import generic_list
 
 PUBLISHED = {"train": 3570, "test": 1530}

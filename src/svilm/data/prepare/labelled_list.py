@@ -14,7 +14,7 @@ from typing import Annotated
 from svilm.data.class_names import readable
 from svilm.data.prepare import Split
 from svilm.data.prepare.common import Clip, Listing, PrepareError, Refusal
-from svilm.data.prepare.tables import BadRow, Row, convert, file_name, lines, open_table, shortened
+from svilm.data.prepare.tables import BadRow, Row, convert, file_name, open_table, plain_lines, shortened
 
 
 def listing(
@@ -88,12 +88,6 @@ def path_and_label(line: str) -> tuple[str, str]:
     if match is None:
         raise BadRow("not a path and a label", shortened(line))
     return match[1], match[2]
-
-
-def plain_lines(path: Path) -> Iterator[Row | Refusal]:
-    """Each line of a text file as a row of one column, "line"."""
-    for line in lines(path):
-        yield line if isinstance(line, Refusal) else Row(f"line {line[0]}", {"line": line[1]})
 
 
 def _labels_beside(path: Path) -> Path:

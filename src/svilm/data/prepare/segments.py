@@ -9,8 +9,7 @@ from typing import Any
 from svilm.data.class_names import readable
 from svilm.data.prepare.common import Clip, PrepareError
 from svilm.data.prepare.jsons import load_json
-from svilm.data.prepare.labelled_list import plain_lines
-from svilm.data.prepare.tables import MAX_SECONDS, BadRow, Refusal, shortened
+from svilm.data.prepare.tables import MAX_SECONDS, BadRow, Refusal, plain_lines, shortened
 from svilm.entries import Segment
 
 Pieces = Iterable[tuple[Any, Any, Any]]

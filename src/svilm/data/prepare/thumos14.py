@@ -13,9 +13,8 @@ from typing import Annotated, Any, Literal
 
 from svilm.data.prepare.common import Clip, Listing, PrepareError, Refusal
 from svilm.data.prepare.jsons import load_json
-from svilm.data.prepare.labelled_list import plain_lines
 from svilm.data.prepare.segments import cut_notes, timeline, video_list
-from svilm.data.prepare.tables import Row, convert, file_name, shortened
+from svilm.data.prepare.tables import Row, convert, file_name, plain_lines, shortened
 
 AMBIGUOUS = "Ambiguous"
 PART = {"train": "validation", "test": "test"}

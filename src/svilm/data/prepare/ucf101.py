@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from svilm.data.prepare.common import Clip, Listing, PrepareError, Refusal
-from svilm.data.prepare.labelled_list import labelled, labelled_clip, plain_lines
-from svilm.data.prepare.tables import BadRow, Row, convert, file_name, shortened
+from svilm.data.prepare.labelled_list import labelled, labelled_clip
+from svilm.data.prepare.tables import BadRow, Row, convert, file_name, plain_lines, shortened
 
 PUBLISHED = {"train": (9537, 9586, 9624), "test": (3783, 3734, 3696)}
 """Videos in folds 1, 2 and 3."""
