@@ -18,7 +18,7 @@ setup: $(READY)  ## make the environment .venv with svilm in it (about two minut
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing svilm with torch and the tools of this repository into $(VENV): a few minutes"
-	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[log,dev]"
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[log,search,app,dev]"
 	@touch $@
 
 demo: $(READY)  ## draw a world, train on it, retrieve, and write runs/demo/report.html (about ten minutes)
@@ -47,8 +47,8 @@ format: $(READY)  ## put the sources in order
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY)  ## speed of our parts against peers in the same run
-	$(BIN)/python benchmarks/run.py
+bench: $(READY)  ## time and memory of our parts against peers (15 minutes; PEERS=DIR with clones of other projects)
+	$(BIN)/svilm bench --pictures benchmarks/pictures --json benchmarks/latest.json $(if $(PEERS),--peers $(PEERS))
 
 sizes: $(READY)  ## the ten longest files and functions
 	$(BIN)/python .ci/sizes.py

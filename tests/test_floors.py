@@ -17,9 +17,9 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"data", "models", "losses", "metrics", "draw"}),
     frozenset({"engine", "features"}),
     frozenset({"tasks"}),
-    frozenset({"model", "run", "localize", "plan", "search", "report", "doctor"}),
+    frozenset({"model", "backbones", "run", "localize", "plan", "search", "report", "doctor"}),
     frozenset({"recipes", "app", "__init__"}),
-    frozenset({"cli", "reproduce", "__main__"}),
+    frozenset({"cli", "reproduce", "bench", "__main__"}),
 )
 """A room is a file or a folder of svilm.  Each floor may use all below it."""
 

@@ -25,6 +25,7 @@ from svilm.model import SViLM
 from svilm.report import curves, nouns, numbers, scenes, search, write_report
 from svilm.report.common import Absent, Files, attempt, fixed, read_files
 from svilm.run import Run, evaluate
+from svilm.tasks.grounding import Grounding
 from svilm.tasks.pretrain import Pretrain
 from svilm.tasks.retrieval import Retrieval
 from svilm.tasks.temporal import Temporal
@@ -135,6 +136,7 @@ def make_run(folder: Path, manifest: Path, seed: int = 0, task: Pretrain | None 
         task=task or Pretrain(),
         retrieval=Retrieval(manifest=str(manifest), dual_softmax=0.1),
         temporal=Temporal(manifest=str(manifest)),
+        grounding=Grounding(manifest=str(manifest)),
     )
     (folder / "run.json").write_text(run.model_dump_json())
     encoder = model(seed + 1, shape)
@@ -325,6 +327,15 @@ class TestNouns:
         # the box covers the middle half of 32 pixels, of which 7/8 are seen
         assert found.share.area == pytest.approx((0.5 * 8 / 7) ** 2, abs=0.08)
 
+    def test_scores_stand_beside_maps_that_know_no_words(self, page: Page, place: Path) -> None:
+        files, other = read_files(place / "run"), read_files(place / "baseline")
+        rows = numbers.beside_table(files, other, "grounding", tuple(nouns.COLUMNS), nouns.BLIND)
+        assert [row.title for row in rows] == ["This run", "Baseline baseline", *nouns.BLIND.values()]
+        assert rows[0].own and rows[0].cells[0] == f"{files.scores['grounding/pointing']:.1f}"
+        for words in ("Most salient place", "Where scenes change", "hottest pixel on it"):
+            assert words in page.text
+        assert numbers.beside_table(files, other, "nothing", ("a",), nouns.BLIND) == ()
+
     def test_without_truth_there_are_no_shares(self, tmp_path: Path, place: Path) -> None:
         shutil.copytree(place / "data" / "videos", tmp_path / "only" / "videos")
         shutil.copy(place / "data" / "clips.jsonl", tmp_path / "only")
@@ -334,30 +345,6 @@ class TestNouns:
         found = nouns.heats(run, SViLM.from_pretrained(place / "run", "cpu"))
         assert found.share is None and found.clips == nouns.CLIPS
         assert all(heat.share is None for row in found.rows for heat in row.nouns)
-
-    def test_inside_boxes_counts_heat_and_area(self) -> None:
-        heat = np.zeros((2, 4, 4))
-        heat[0, 0, 0], heat[0, 3, 3], heat[1, 0, 0] = 3.0, 1.0, 2.0
-        share = nouns.inside_boxes(heat, [(0.0, 0.0, 0.5, 0.5), None])
-        assert share == nouns.Share(inside=0.5, area=4 / 32)
-        assert nouns.inside_boxes(heat, [None, None]) is None
-        assert nouns.inside_boxes(np.zeros((1, 4, 4)), [(0.0, 0.0, 1.0, 1.0)]) is None
-
-    def test_a_thin_box_still_has_area(self) -> None:
-        share = nouns.inside_boxes(np.ones((1, 4, 4)), [(0.5, 0.5, 0.51, 0.51)])
-        assert share == nouns.Share(inside=1 / 16, area=1 / 16)
-
-    @pytest.mark.parametrize(
-        ("box", "seen"),
-        [
-            ((0.25, 0.25, 0.75, 0.75), (0.0, 0.0, 1.0, 1.0)),
-            ((0.5, 0.5, 0.75, 1.0), (0.5, 0.5, 1.0, 1.0)),
-            ((0.0, 0.0, 0.25, 1.0), None),
-            (None, None),
-        ],
-    )
-    def test_boxes_follow_the_crop(self, box: tuple[float, ...] | None, seen: tuple[float, ...] | None) -> None:
-        assert nouns.seen_through((0.25, 0.25, 0.75, 0.75), box) == seen  # type: ignore[arg-type]
 
 
 class TestNumbers:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from svilm.engine.optim import Optim
 from svilm.engine.trainer import Training
 from svilm.models.dual import SIZES
 from svilm.recipes import recipe
-from svilm.run import Run, Start, evaluate, execute, fitted, load_run
+from svilm.run import Run, Start, evaluate, evaluate_only, execute, fitted, load_run
 from svilm.tasks.pretrain import Pretrain
 
 SMALL = (
@@ -43,6 +44,7 @@ def manifests(world, tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(manifests) -> Run:
     files = [f"{name}.manifest={path}" for name, path in manifests.items()]
+    files += [f"{name}={manifests['retrieval']}" for name in ("grounding.manifest", "temporal.pasted")]
     return override(recipe("tiny"), [*SMALL, *files])
 
 
@@ -58,7 +60,7 @@ def test_a_run_leaves_everything_that_explains_its_numbers(finished, run):
     names = {path.name for path in place.iterdir()}
     assert names >= {
         "run.json", "environment.json", "metrics.jsonl", "first_batch.png", "scores.json", "protocols.json",
-        "tokenizer.json", "checkpoints", "model",
+        "tokenizer.json", "checkpoints", "model", "grounding.json",
     }  # fmt: skip
     assert json.loads((place / "scores.json").read_text()) == scores
     assert all(isinstance(value, float) for value in scores.values())
@@ -67,6 +69,10 @@ def test_a_run_leaves_everything_that_explains_its_numbers(finished, run):
             assert 0 <= scores[f"{family}/{direction}/R@10"] <= 100
     assert scores["retrieval/scored"] == scores["retrieval/official"] == 12
     assert {"temporal/within", "temporal/across", "temporal_untrained/gap"} <= set(scores)
+    for family in ("grounding", "grounding_untrained", "grounding_contrast", "grounding_chance"):
+        assert 0 <= scores[f"{family}/pointing"] <= 100
+    for family in ("temporal", "temporal_untrained", "temporal_pixels"):
+        assert 0 <= scores[f"{family}/assignment_accuracy"] <= 100
     environment = json.loads((place / "environment.json").read_text())
     assert environment["torch"] == torch.__version__ and environment["svilm"] == svilm.__version__
 
@@ -113,6 +119,22 @@ def test_a_folder_without_a_run(tmp_path):
 def test_evaluating_a_saved_model_gives_the_scores_of_the_run(finished):
     place, scores = finished
     assert evaluate(load_run(place), place) == scores
+
+
+def test_one_evaluation_alone_takes_its_place_among_the_scores(finished, tmp_path):
+    place, scores = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(place, copy)
+    (copy / "scores.json").write_text(json.dumps({**scores, "temporal/gap": 9.0, "temporal_old/gap": 9.0}))
+    run = load_run(copy)
+    alone = evaluate_only(run, copy, "temporal")
+    assert alone == {name: value for name, value in scores.items() if name.startswith("temporal")}
+    assert json.loads((copy / "scores.json").read_text()) == scores
+    assert set(json.loads((copy / "protocols.json").read_text())) == {
+        "retrieval", "temporal", "grounding",
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match=r"grounding\.manifest is empty"):
+        evaluate_only(override(run, ["grounding.manifest="]), copy, "grounding")
 
 
 def test_five_lines_of_python(finished, world):
@@ -183,7 +205,7 @@ def test_published_weights_start_a_run(run, tmp_path):
         run,
         [
             f"start.video={tmp_path / 'vivit'}", f"start.text={tmp_path / 'bert'}", "training.steps=1",
-            "retrieval.manifest=", "temporal.manifest=",
+            "retrieval.manifest=", "temporal.manifest=", "grounding.manifest=",
             "optim.lr_video=0", "optim.lr_text=0",
         ],
     )  # fmt: skip

@@ -9,6 +9,7 @@ import random
 import socket
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ from svilm.losses import (
     temporal_grouping_loss_from_clips,
 )
 from svilm.runtime import (
+    RankError,
     all_agree,
     all_reduce_gradients,
     close_distributed,
@@ -209,17 +211,47 @@ def _rank_program(folder: Path) -> None:
     torch.save(result, folder / f"{me}.pt")
 
 
+def _troubled_program(folder: Path) -> None:
+    """Rank 1 hangs, the others wait for it and come at different times."""
+    init_distributed(torch.device("cpu"), timeout_minutes=0.05)
+    runtime.ROLL_SECONDS = 0.5
+    me, told = rank(), []
+    all_agree(True)
+    if me != 1:
+        time.sleep(me / 2)
+        with pytest.raises(RankError) as error:
+            all_agree(True)
+        told.append(str(error.value))
+        (folder / f"waited{me}").touch()
+    while len(list(folder.glob("waited*"))) < 2:  # rank 0 keeps the numbers of all; otherwise torchrun does
+        time.sleep(0.05)
+    close_distributed()
+    torch.save(told, folder / f"{me}.pt")
+
+
+def _abandoned_program(folder: Path) -> None:
+    """Rank 1 ends while rank 0 waits for it."""
+    init_distributed(torch.device("cpu"), timeout_minutes=1)
+    all_agree(True)
+    if rank() == 0:
+        with pytest.raises(RankError) as error:
+            gather_objects("something")
+        torch.save(str(error.value), folder / "left.pt")
+
+
 def _start_ranks(folder: Path) -> None:
-    """Start 2 and then 4 processes as torchrun does, from one program so that torch is imported once."""
+    """Start processes as torchrun does, from one program so that torch is imported once."""
     start = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
-    for world in (2, 4):
+    for world, program in ((2, _rank_program), (4, _rank_program), (3, _troubled_program), (2, _abandoned_program)):
+        place = folder / (str(world) if program is _rank_program else "trouble")
+        place.mkdir(exist_ok=True, parents=True)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(probe.getsockname()[1]), WORLD_SIZE=str(world))
         processes = []
         for number in range(world):
             os.environ.update(RANK=str(number), LOCAL_RANK=str(number))
-            process = multiprocessing.get_context(start).Process(target=_rank_program, args=(folder / str(world),))
+            process = multiprocessing.get_context(start).Process(target=program, args=(place,))
             process.start()
             processes.append(process)
         for process in processes:
@@ -238,6 +270,17 @@ def results(tmp_path_factory):
     )
     assert done.returncode == 0, done.stderr
     return folder
+
+
+def test_who_waits_too_long_names_the_ranks_that_do_not_come(results):
+    for number in (0, 2):
+        [told] = torch.load(results / "trouble" / f"{number}.pt")
+        assert told.startswith(f"rank {number} waited 0.05 minutes for others (rank 1), which hang or are much slower")
+
+
+def test_who_is_left_alone_points_to_the_other(results):
+    told = torch.load(results / "trouble" / "left.pt")
+    assert told.startswith("rank 0 lost another rank, which has ended; what that one said tells why")
 
 
 @pytest.fixture(scope="module", params=[2, 4])

@@ -5,6 +5,9 @@ video = model.encode_video("clip.mp4")               # (1, E), unit length
 text = model.encode_text(["a red circle spins"])     # (1, E)
 similarity = text @ video.T
 heat = model.ground("clip.mp4", "red circle").heat   # (T, H, W), 0 to 1
+
+index = svilm.Index("videos.index")                  # made by `svilm index`
+hits = index.search("a man driving a tractor")       # moments: video, start, end, score
 """
 
 from typing import TYPE_CHECKING, Any
@@ -13,8 +16,9 @@ from svilm.version import __version__
 
 if TYPE_CHECKING:
     from svilm.model import SViLM
+    from svilm.search.index import Index
 
-__all__ = ["SViLM", "__version__", "load"]
+__all__ = ["Index", "SViLM", "__version__", "load"]
 
 
 def load(name: str, device: str = "auto") -> "SViLM":
@@ -29,4 +33,8 @@ def __getattr__(name: str) -> Any:  # heavy imports wait until they are asked fo
         from svilm.model import SViLM
 
         return SViLM
+    if name == "Index":
+        from svilm.search.index import Index
+
+        return Index
     raise AttributeError(f"module 'svilm' has no attribute {name!r}")

@@ -57,7 +57,8 @@ class Entry:
     def __post_init__(self) -> None:
         if not self.id or not self.video:
             raise ValueError(f"id and video must not be empty, got {self.id!r}, {self.video!r}")
-        texts = (self.id, self.video, self.category, *_flat(self.captions, self.nouns), *self.labels)
+        shown = (*(segment.label for segment in self.segments), *(label for box in self.boxes for label in box.labels))
+        texts = (self.id, self.video, self.category, *_flat(self.captions, self.nouns), *self.labels, *shown)
         if not all(isinstance(value, str) for value in texts):
             raise ValueError(f"{self.id}: id, video, captions, nouns, labels and category must be texts")
         if "\0" in self.video:
@@ -65,9 +66,12 @@ class Entry:
         if len(self.captions) != len(self.nouns):
             raise ValueError(f"{self.id}: {len(self.captions)} captions but {len(self.nouns)} lists of nouns")
         start = 0.0 if self.start is None else self.start
-        times = (start, 0.0 if self.end is None else self.end, *self.scene_changes)
+        duration = 0.0 if self.duration is None else self.duration
+        times = (start, 0.0 if self.end is None else self.end, duration, *self.scene_changes)
         if not all(isinstance(time, (int, float)) and not isinstance(time, bool) for time in times):
-            raise ValueError(f"{self.id}: start, end and scene_changes must be numbers, got {times}")
+            raise ValueError(f"{self.id}: start, end, duration and scene_changes must be numbers, got {times}")
+        if not all(math.isfinite(time) and time >= 0 for time in (duration, *self.scene_changes)):
+            raise ValueError(f"{self.id}: duration and scene_changes must be finite and >= 0, got {times[2:]}")
         if not (math.isfinite(start) and start >= 0):
             raise ValueError(f"{self.id}: start is {self.start}, must be a finite number of seconds >= 0")
         if self.end is not None and not (math.isfinite(self.end) and self.end > start):
@@ -79,6 +83,8 @@ class Entry:
             left, top, right, bottom = box.box
             if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
                 raise ValueError(f"{self.id}: box {box.box} must be x0 < x1, y0 < y1 within [0, 1]")
+            if not math.isfinite(box.score):
+                raise ValueError(f"{self.id}: score {box.score} of a box is not finite")
 
 
 def _flat(captions: Any, nouns: Any) -> Iterator[Any]:

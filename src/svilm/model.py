@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from svilm.data.language import TEMPLATES, Language, Tokenizer
 from svilm.data.sample import Sampling, load_clip
 from svilm.hub import local_folder
 from svilm.models.dual import DualEncoder, DualEncoderConfig
+from svilm.models.heat import HeatKind, noun_heat
 from svilm.runtime import device_for
 from svilm.types import VideoFeatures
 from svilm.version import __version__
@@ -53,6 +53,8 @@ class HeatMap:
     """The group token nearest to the noun."""
     similarity: float
     """Its cosine with the noun."""
+    box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+    """The part of the video's upright picture that ``frames`` show: x0, y0, x1, y1 in [0, 1]."""
 
 
 class SViLM:
@@ -133,46 +135,36 @@ class SViLM:
         noun: str,
         start: float | None = None,
         end: float | None = None,
-        kind: Literal["group", "mixture"] = "group",
+        kind: HeatKind = "auto",
         temperature: float = 0.1,
     ) -> HeatMap:
         """Heat map of a noun phrase over the frames of a video (section C, Figure 4).
 
         "group" takes the group token most similar to the noun and the share of each video token that goes to
-        it, as the paper's figures do; "mixture" weighs all groups as Eq. 3 does, with ``temperature``.
+        it, as the paper's figures do; "mixture" weighs all groups as Eq. 3 does, with ``temperature``; "region" takes
+        the weights of Eq. 3 over the region tokens.  "auto" is "region" where the model has regions, otherwise "group".
         """
-        frames, seconds = self._frames(video, start, end)
+        frames, seconds, box = self._frames(video, start, end)
         features = self.encoder.encode_video(frames[None].to(self.device))
         words = self.encode_text([template.format(noun) for template in TEMPLATES]).to(self.device)
-        cosine = features.group_embedding[0] @ F.normalize(words.mean(dim=0), dim=0)
+        word = F.normalize(words.mean(dim=0), dim=0)
+        cosine = features.group_embedding[0] @ word
         best = int(cosine.argmax())
-        if kind == "group":
-            heat = features.assignment[0, best]
-        else:
-            heat = torch.einsum("m,mts->ts", (cosine / temperature).softmax(dim=0), features.assignment[0])
-        heat = self._to_pixels(heat.float(), frames.shape[:3])
-        heat = (heat - heat.min()) / (heat.max() - heat.min()).clamp_min(1e-6)
-        return HeatMap(noun, heat.cpu().numpy(), frames.numpy(), seconds.numpy(), best, float(cosine[best]))
+        heat = noun_heat(self.config.model, features, 0, word[None], frames.shape[:3], kind, temperature)[0]
+        return HeatMap(noun, heat.cpu().numpy(), frames.numpy(), seconds.numpy(), best, float(cosine[best]), box)
 
     @property
     def device(self) -> torch.device:
         """Where the model computes."""
         return next(self.encoder.parameters()).device
 
-    def _to_pixels(self, heat: Float[Tensor, "steps places"], size: torch.Size) -> Float[Tensor, "frames high wide"]:
-        frames, high, wide = size
-        _, patch_high, patch_wide = self.config.model.video.tubelet
-        grid = heat.unflatten(1, (high // patch_high, wide // patch_wide))
-        smooth = F.interpolate(grid[None], size=(high, wide), mode="bilinear", align_corners=False)[0]
-        return smooth.repeat_interleave(frames // len(grid), dim=0)
-
     def _frames(
         self, video: VideoLike, start: float | None, end: float | None
-    ) -> tuple[UInt8[Tensor, "frames high wide 3"], Float[Tensor, " frames"]]:
+    ) -> tuple[UInt8[Tensor, "frames high wide 3"], Float[Tensor, " frames"], tuple[float, float, float, float]]:
         sampling = self.config.sampling
         if isinstance(video, (str, Path)):
             clip = load_clip(Path(video), start, end, sampling, None)
-            return clip.frames, clip.seconds
+            return clip.frames, clip.seconds, clip.box
         frames = torch.as_tensor(video)
         if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != torch.uint8 or not len(frames):
             raise ValueError(f"frames must be uint8 of shape (T, H, W, 3), got {frames.dtype} of {tuple(frames.shape)}")
@@ -181,7 +173,7 @@ class SViLM:
             frames[chosen].permute(0, 3, 1, 2).float(), (sampling.size, sampling.size), mode="bilinear", antialias=True
         )
         pixels = resized.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-        return pixels, chosen.float()
+        return pixels, chosen.float(), (0.0, 0.0, 1.0, 1.0)
 
 
 _CARD = """---

@@ -38,12 +38,16 @@ from svilm.runtime import (
     share_cores,
     world_size,
 )
+from svilm.tasks import grounding as pointing
 from svilm.tasks import retrieval as retrieving
 from svilm.tasks import temporal as scenes
 from svilm.tasks.common import Reader
 from svilm.tasks.pretrain import Pretrain
 from svilm.types import Batch, Scores
 from svilm.version import __version__
+
+EVALUATIONS = ("retrieval", "temporal", "grounding")
+"""What a dual encoder is scored by without further training, each with settings of its own and a manifest in them."""
 
 
 class Start(Config):
@@ -86,6 +90,8 @@ class Run(Config):
     """Retrieval evaluation."""
     temporal: scenes.Temporal = scenes.Temporal()
     """Scene change evaluation."""
+    grounding: pointing.Grounding = pointing.Grounding()
+    """Evaluation of where nouns are seen."""
 
     @field_validator("task", mode="before")
     @classmethod
@@ -169,6 +175,27 @@ def evaluate(run: Run, folder: Path) -> dict[str, float]:
     return _scored(run, job, job.model, context)
 
 
+def evaluate_only(run: Run, folder: Path, family: str) -> dict[str, float]:
+    """Score the trained encoder in ``folder`` by one of `EVALUATIONS` alone, which replaces it in scores.json.
+
+    Returns the scores of this family with its baselines.  Raises ConfigError when the run names no manifest for it,
+    and ValueError when the run has not finished.
+    """
+    _required(getattr(run, family).manifest, f"{family}.manifest")
+    device = device_for(run.device)
+    context = _context(run, folder, device, lambda: SViLM.from_pretrained(folder, run.device).encoder)
+    others = {name: type(getattr(run, name))() for name in EVALUATIONS if name != family}
+    alone = run.model_copy(update=others)
+    families = evaluations(alone, context.encoder, context.tokenizer, folder)
+    scores = _flat(families) | _untrained(alone, context)
+    for name, found in (("scores", scores), ("protocols", _protocols(families))):
+        file = folder / f"{name}.json"
+        before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        kept = {key: value for key, value in before.items() if key.partition("/")[0].partition("_")[0] != family}
+        _write_json(file, {**kept, **found})
+    return scores
+
+
 def _context(run: Run, folder: Path, device: torch.device, make_encoder: Callable[[], DualEncoder]) -> Context:
     return Context(folder, run.seed, device, run.data, make_encoder, lambda: Tokenizer.load(folder), run.optim)
 
@@ -203,29 +230,39 @@ def _scored(run: Run, job: Job, model: nn.Module, context: Context) -> dict[str,
     """scores.json of a model, with what the same encoder scores before any training beside it."""
     families = _families(run, job, model, context)
     scores = _flat(families)
-    if isinstance(model, DualEncoder) and (run.retrieval.manifest or run.temporal.manifest):
-        untrained = initial_encoder(run.model_copy(update={"start": Start()})).to(context.device)
-        for name, family in evaluations(run, untrained, context.tokenizer).items():
-            scores |= {
-                key.replace(f"{name}/", f"{name}_untrained/", 1): value
-                for key, value in family.metrics.items()
-                if key.startswith(f"{name}/")
-            }
+    if isinstance(model, DualEncoder):
+        scores |= _untrained(run, context)
     if rank() == 0:
-        protocols = {
-            name: {"protocol": family.protocol, "scored": family.scored, "official": family.official}
-            for name, family in families.items()
-        }
         _write_json(context.folder / "scores.json", scores)
-        _write_json(context.folder / "protocols.json", protocols)
+        _write_json(context.folder / "protocols.json", _protocols(families))
     return scores
+
+
+def _untrained(run: Run, context: Context) -> dict[str, float]:
+    """What the encoder scores before any training, under names such as ``retrieval_untrained/...``."""
+    if not any(getattr(run, name).manifest for name in EVALUATIONS):
+        return {}
+    untrained = initial_encoder(run.model_copy(update={"start": Start()})).to(context.device)
+    return {
+        key.replace(f"{name}/", f"{name}_untrained/", 1): value
+        for name, family in evaluations(run, untrained, context.tokenizer).items()
+        for key, value in family.metrics.items()
+        if key.startswith(f"{name}/")
+    }
+
+
+def _protocols(families: Mapping[str, Scores]) -> dict[str, dict[str, Any]]:
+    return {
+        name: {"protocol": family.protocol, "scored": family.scored, "official": family.official}
+        for name, family in families.items()
+    }
 
 
 def _families(run: Run, job: Job, model: nn.Module, context: Context) -> dict[str, Scores]:
     """All scores of a model by family; when the weights were chosen by a test split, their protocols say so."""
     found = dict(job.evaluate(model))
     if isinstance(model, DualEncoder):
-        found = {**evaluations(run, model, context.tokenizer), **found}
+        found = {**evaluations(run, model, context.tokenizer, context.folder), **found}
     if run.training.keep == "best" and Manifest(run.training.validation).header.split == "test":
         remark = "; WEIGHTS CHOSEN ON A TEST SPLIT"
         found = {name: replace(scores, protocol=scores.protocol + remark) for name, scores in found.items()}
@@ -240,8 +277,11 @@ def _flat(families: Mapping[str, Scores]) -> dict[str, float]:
     return scores
 
 
-def evaluations(run: Run, model: DualEncoder, tokenizer: Tokenizer) -> dict[str, Scores]:
-    """The scores that the run asks for: zero-shot retrieval and scene changes, each when its manifest is set."""
+def evaluations(run: Run, model: DualEncoder, tokenizer: Tokenizer, folder: Path | None = None) -> dict[str, Scores]:
+    """The scores that the run asks for: zero-shot retrieval, scene changes and nouns, each when its manifest is set.
+
+    What each noun came to is kept in ``folder``/grounding.json, if a folder is given.
+    """
     reader = reader_of(run, tokenizer)
     found: dict[str, Scores] = {}
     if run.retrieval.manifest:
@@ -250,8 +290,9 @@ def evaluations(run: Run, model: DualEncoder, tokenizer: Tokenizer) -> dict[str,
         words = f"{sampling.num_frames} frames, one uniform clip, centre crop {sampling.size}"
         found["retrieval"] = retrieving.score(retrieving.encode(model, test, reader), test, run.retrieval, words)
     if run.temporal.manifest:
-        test = Manifest(run.temporal.manifest)
-        found["temporal"] = scenes.score(scenes.scene_clips(model, test, reader), test)
+        found["temporal"] = scenes.evaluate(model, run.temporal, reader)
+    if run.grounding.manifest:
+        found["grounding"] = pointing.evaluate(model, run.grounding, reader, folder)
     return found
 
 

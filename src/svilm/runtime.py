@@ -7,7 +7,11 @@ import hashlib
 import json
 import os
 import random
+import threading
+import time
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -20,6 +24,12 @@ from torch.autograd.function import once_differentiable
 
 BUCKET_ELEMENTS = 2**25
 """Gradients are averaged in pieces of at most this many numbers (128 MiB in fp32) or of one larger tensor."""
+ROLL_SECONDS = 2.0
+"""How often each process tells the others how far it is."""
+
+
+class RankError(RuntimeError):
+    """Not all processes came to where all must meet; the message says which did not."""
 
 
 def device_for(name: str = "auto") -> torch.device:
@@ -76,10 +86,11 @@ def derive_seed(*parts: int | str) -> int:
 def init_distributed(device: torch.device, timeout_minutes: float = 30.0) -> None:
     """Join the processes that torchrun started, if it did; otherwise do nothing.
 
-    Tensors on the CPU travel by gloo, those on GPUs by nccl.  A collective that waits longer than
-    ``timeout_minutes`` raises instead of hanging.  Raises ValueError when torchrun's variables are
+    Tensors on the CPU travel by gloo, those on GPUs by nccl.  A process that waits for others longer than
+    ``timeout_minutes`` raises RankError, which names them.  Raises ValueError when torchrun's variables are
     incomplete.
     """
+    global _roll
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
@@ -89,11 +100,49 @@ def init_distributed(device: torch.device, timeout_minutes: float = 30.0) -> Non
     if device.type == "cuda":
         torch.cuda.set_device(device)
         backend = "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
+    timeout = timedelta(minutes=timeout_minutes)
+    store, number, world = next(dist.rendezvous("env://", timeout=timeout))  # type: ignore[attr-defined]
+    store = _store_of_this_start(store, number, world, timeout)
+    dist.init_process_group(backend, store=store, rank=number, world_size=world, timeout=timeout)
+    _roll = _Roll(store, timeout_minutes)
+
+
+def _store_of_this_start(store: Any, number: int, world: int, timeout: timedelta) -> Any:
+    """A part of the store that no earlier start has used, the same for all processes.
+
+    torchrun keeps one store for all its restarts (seen in torch 2.13), where a process would find the addresses of
+    those that were killed, and try to reach them until it runs out of time.  So rank 0 answers each of the others
+    under a word that this one has just made up.
+    """
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+
+    own = uuid.uuid4().hex
+    if number > 0:
+        store.set(f"hello/{number}", own)
+        store.wait([f"welcome/{own}"], timeout)
+        name = store.get(f"welcome/{own}").decode()
+        store.set(f"joined/{name}/{number}", "")
+        return PrefixStore(name, store)
+    late, until = set(range(1, world)), time.monotonic() + timeout.total_seconds()
+    while late and time.monotonic() < until:
+        for other in sorted(late):
+            if store.check([f"joined/{own}/{other}"]):
+                late.remove(other)
+            elif store.check([f"hello/{other}"]):  # perhaps that of an earlier start, which nobody hears answered
+                store.set(f"welcome/{store.get(f'hello/{other}').decode()}", own)
+        time.sleep(0.01)
+    if late:
+        minutes = timeout.total_seconds() / 60
+        raise RankError(f"rank {', '.join(map(str, sorted(late)))} did not start within {minutes:g} minutes")
+    return PrefixStore(own, store)
 
 
 def close_distributed() -> None:
     """Leave the group of processes, if there is one; call it at the regular end of a program."""
+    global _roll
+    if _roll is not None:
+        _roll.close()
+        _roll = None
     if _distributed():
         dist.destroy_process_group()
 
@@ -131,14 +180,16 @@ class _Gather(torch.autograd.Function):
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
         ctx.rows = tensor.shape[0]
         gathered = tensor.new_empty(world_size() * ctx.rows, *tensor.shape[1:])
-        dist.all_gather(list(gathered.chunk(world_size())), tensor.contiguous())
+        with _meeting():
+            dist.all_gather(list(gathered.chunk(world_size())), tensor.contiguous())
         return gathered
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         total = gradient.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
+        with _meeting():
+            dist.all_reduce(total)
         return total.narrow(0, rank() * ctx.rows, ctx.rows)
 
 
@@ -152,7 +203,8 @@ def all_reduce_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
         return
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     present = torch.tensor([parameter.grad is not None for parameter in trained], dtype=torch.uint8)
-    dist.all_reduce(present, op=dist.ReduceOp.MAX)
+    with _meeting():
+        dist.all_reduce(present, op=dist.ReduceOp.MAX)
     gradients = []
     for parameter, somewhere in zip(trained, present.tolist(), strict=True):
         if somewhere and parameter.grad is None:
@@ -161,7 +213,8 @@ def all_reduce_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
             gradients.append(parameter.grad)
     for bucket in _buckets(gradients):
         flat = torch.cat([gradient.flatten() for gradient in bucket])
-        dist.all_reduce(flat)
+        with _meeting():
+            dist.all_reduce(flat)
         flat /= world_size()
         averages = torch.split(flat, [gradient.numel() for gradient in bucket])
         for gradient, average in zip(bucket, averages, strict=True):
@@ -173,7 +226,8 @@ def all_agree(ok: bool) -> bool:
     if world_size() == 1:
         return ok
     answer = torch.tensor([int(ok)])
-    dist.all_reduce(answer, op=dist.ReduceOp.MIN)
+    with _meeting():
+        dist.all_reduce(answer, op=dist.ReduceOp.MIN)
     return bool(answer.item())
 
 
@@ -181,12 +235,73 @@ def gather_objects(value: Any) -> list[Any]:
     """The picklable ``value`` of every process, in order of rank, in every process."""
     values = [value] * world_size()
     if world_size() > 1:
-        dist.all_gather_object(values, value)
+        with _meeting():
+            dist.all_gather_object(values, value)
     return values
 
 
 def _distributed() -> bool:
     return dist.is_available() and dist.is_initialized()
+
+
+class _Roll:
+    """How many meetings each process has come to.  A thread tells the others, also while the process hangs."""
+
+    def __init__(self, store: Any, minutes: float) -> None:
+        self._store, self.minutes, self.meetings = store, minutes, 0
+        self._closed = threading.Event()
+        self._tell()
+        self._thread = threading.Thread(target=self._keep_telling, daemon=True)
+        self._thread.start()
+
+    def behind(self) -> list[int]:
+        """The ranks that did not come to the meeting at which this process is."""
+        self._tell()
+        time.sleep(2 * ROLL_SECONDS)
+        counts = [int(self._store.get(f"meetings/{number}")) for number in range(world_size())]
+        return [number for number, count in enumerate(counts) if count < self.meetings]
+
+    def close(self) -> None:
+        """Tell nothing any more."""
+        self._closed.set()
+        self._thread.join()
+
+    def _keep_telling(self) -> None:
+        with suppress(RuntimeError):  # the others have gone
+            while not self._closed.wait(ROLL_SECONDS):
+                self._tell()
+
+    def _tell(self) -> None:
+        self._store.set(f"meetings/{rank()}", str(self.meetings))
+
+
+_roll: _Roll | None = None
+
+
+@contextmanager
+def _meeting() -> Iterator[None]:
+    """Around everything that all processes must come to.  Raises RankError where some do not."""
+    if _roll is None:
+        yield
+        return
+    _roll.meetings += 1
+    try:
+        yield
+    except RuntimeError as error:
+        if any(words in str(error).lower() for words in ("closed by peer", "reset by peer", "broken pipe")):
+            raise RankError(
+                f"rank {rank()} lost another rank, which has ended; what that one said tells why ({error})"
+            ) from error
+        if "timed out" not in str(error).lower():
+            raise
+        try:
+            late = ", ".join(map(str, _roll.behind())) or "unknown"
+        except RuntimeError:  # who keeps the numbers has gone as well
+            late = "unknown"
+        raise RankError(
+            f"rank {rank()} waited {_roll.minutes:g} minutes for others (rank {late}), which hang or are much slower; "
+            "look at what they do, for instance with py-spy, or raise timeout_minutes"
+        ) from error
 
 
 def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:

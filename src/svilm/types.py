@@ -149,6 +149,8 @@ class VideoFeatures:
     """Clip vector f^v: projected mean of the group tokens, unit length."""
     group_embedding: Float[Tensor, "batch groups common"]
     """Each group token in the common space, unit length (g^m of Eq. 3)."""
+    region_embedding: Float[Tensor, "batch steps regions common"] | None = None
+    """Each region token in the common space, unit length, where the model has such; nouns meet these instead."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 
 COMMANDS = [
     "world", "prepare", "look", "show", "train", "evaluate", "report", "doctor", "demo", "score", "reproduce",
-    "downstream", "hold-out", "scan", "features", "localize",
+    "downstream", "hold-out", "scan", "features", "localize", "index", "search",
 ]  # fmt: skip
 
 

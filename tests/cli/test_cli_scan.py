@@ -1,12 +1,14 @@
 """`svilm scan` as a user meets it."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from svilm.cli.train import configured
 from svilm.data.manifest import Entry, Header, Manifest, write_manifest
 
 
@@ -56,3 +58,16 @@ def test_scan_of_a_manifest(videos: Path, tmp_path: Path) -> None:
     assert Manifest(tmp_path / "test-verified.jsonl").header.struck == ("bad: damaged",)
     code, _, error = call("scan", tmp_path / "train.jsonl", "--out", tmp_path / "train.jsonl")
     assert code == 1 and "is not a row of a scan" in error
+
+
+def test_runs_take_what_a_scan_has_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("train", "train-verified", "test"):
+        write_manifest(tmp_path / f"{name}.jsonl", Header("test", ".", 1), [Entry("a", "a.mp4", ("words",), ((),))])
+    run = configured("tiny", None, tmp_path / "train.jsonl", tmp_path / "test.jsonl", None)
+    assert run.data.manifest == str(tmp_path / "train-verified.jsonl")
+    assert run.retrieval.manifest == str(tmp_path / "test.jsonl")
+    assert "data.manifest: " in capsys.readouterr().err
+    os.utime(tmp_path / "train-verified.jsonl", (1, 1))
+    run = configured("tiny", [f"data.manifest={tmp_path / 'train.jsonl'}"], None, None, None)
+    assert run.data.manifest == str(tmp_path / "train.jsonl")
+    assert "is older than" in capsys.readouterr().err

@@ -244,3 +244,37 @@ def test_manifests_are_merged_below_their_common_root(tmp_path: Path) -> None:
     assert [e.id for e in joined] == ["0", "1", "2", "3", "test:0", "test:1"]
     wanted = [tmp_path / "a" / "videos" / f"{k}.mp4" for k in (0, 0, 1, 1)] + [tmp_path / "b" / "videos" / "0.mp4"] * 2
     assert [joined.path_of(e) for e in joined] == wanted and joined.header.official == 6
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"id": "a", "id": "b", "video": "a.mp4", "captions": ["a dog"], "nouns": [["dog"]]}',
+        '{"id": "\\ud83d", "video": "a.mp4", "captions": ["a dog"], "nouns": [["dog"]]}',
+        '{"id": "a", "video": "a.mp4", "captions": ["a dog"], "nouns": [["dog"]], "duration": 1e999}',
+        '{"id": "a", "video": "a.mp4", "captions": ["a dog"], "nouns": [["dog"]], "duration": -1}',
+        '{"id": "a", "video": "a.mp4", "captions": [], "nouns": [], "segments": [{"start": 0, "end": 1, "label": 5}]}',
+        '\ufeff{"id": "a", "video": "a.mp4", "captions": ["a dog"], "nouns": [["dog"]]}',
+    ],
+)  # fmt: skip
+def test_what_pythons_json_lets_pass_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ManifestError, match=r"m\.jsonl: line 3"):
+        Manifest(written(tmp_path / "m.jsonl", LINE, text))[1]
+
+
+def test_characters_of_two_halves_are_read(tmp_path: Path) -> None:
+    line = json.dumps({**LINE, "captions": ["\U0001f600"]}, ensure_ascii=True)
+    assert "\\ud83d" in line
+    assert Manifest(written(tmp_path / "m.jsonl", line))[0].captions == ("\U0001f600",)
+
+
+def test_an_id_of_two_lines_is_named_by_both(tmp_path: Path) -> None:
+    path = written(tmp_path / "m.jsonl", *({**LINE, "id": name} for name in "abcbca"))
+    with pytest.raises(ManifestError, match=r"m\.jsonl: line 5: id 'b' is that of line 3"):
+        list(Manifest(path))
+
+
+def test_a_path_out_of_the_root_is_named_by_its_line(tmp_path: Path) -> None:
+    manifest = Manifest(written(tmp_path / "m.jsonl", LINE, {**LINE, "id": "b", "video": "../é.mp4"}))
+    with pytest.raises(ManifestError, match=r"m\.jsonl: line 3: b: video '\.\./é\.mp4' lies outside"):
+        manifest.path_of(manifest[1])

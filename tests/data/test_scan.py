@@ -14,14 +14,6 @@ from svilm.data.decode import index_video, intact_frames, read_frames
 from svilm.data.files import Found, examine, find_files
 from svilm.data.manifest import Entry, Header, Manifest, ManifestError, write_manifest
 from svilm.data.scan import Row, changed_files, read_rows, scan, write_verified
-from torture.corpus import corpus, growth, mutations
-from torture.frame import Check, Plan
-
-
-@pytest.mark.parametrize("check", [corpus, mutations, growth])
-def test_the_short_form_of_what_a_scan_must_survive(check: Check, tmp_path: Path) -> None:
-    outcome = check(Plan(seed=0, fast=True, folder=tmp_path))
-    assert not outcome.problems, outcome.figures
 
 
 @pytest.fixture

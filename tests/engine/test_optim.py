@@ -81,3 +81,24 @@ def test_milestones_are_stairs_instead_of_a_cosine():
     config = Optim(optimizer="adam", warmup=0.0, milestones=(0.5, 0.75))
     rates = [rate_at(config, step, 8) for step in range(8)]
     assert rates == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
+def test_one_kernel_for_all_parameters_takes_the_same_steps(kind):
+    """`fused` is about speed: the step of every parameter by itself comes out."""
+    start = {name: torch.randn(5, 3) for name in ("video.a.weight", "text.b.weight", "c.bias")}
+    config = Optim(optimizer=kind, lr=0.1, lr_text=0.5, weight_decay=0.3)
+    ends = []
+    for fused in (True, False):
+        named = {name: torch.nn.Parameter(value.clone()) for name, value in start.items()}
+        optimizer = build_optimizer(config, named.items())
+        assert all(group["fused"] for group in optimizer.param_groups)
+        for group in optimizer.param_groups:
+            group["fused"] = fused
+        for step in range(3):
+            set_rate(optimizer, 0.1 / (step + 1))
+            for parameter in named.values():
+                parameter.grad = parameter.detach().sin() + step
+            optimizer.step()
+        ends.append(named)
+    torch.testing.assert_close(*ends)

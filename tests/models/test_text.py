@@ -13,12 +13,42 @@ def texts(length=8):
     return ids, mask
 
 
-def test_gives_the_cls_state_of_bert():
-    encoder, (ids, mask) = TextEncoder(CONFIG).eval(), texts()
-    bert = BertModel(bert_config(CONFIG), add_pooling_layer=False).eval()
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_gives_the_cls_state_of_bert_and_its_gradients(depth):
+    config = CONFIG.model_copy(update={"depth": depth, "dropout": 0.0})
+    encoder, (ids, mask) = TextEncoder(config).train(), texts()
+    for parameter in encoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    bert = BertModel(bert_config(config), add_pooling_layer=False).train()
     bert.load_state_dict(encoder.bert.state_dict())
-    states = bert(input_ids=ids, attention_mask=mask.long()).last_hidden_state
-    torch.testing.assert_close(encoder(ids, mask), states[:, 0], rtol=0, atol=1e-6)
+    states = encoder(ids, mask)
+    expected = bert(input_ids=ids, attention_mask=mask.long()).last_hidden_state[:, 0]
+    torch.testing.assert_close(states, expected, rtol=0, atol=1e-5)
+    (states * torch.arange(16)).sum().backward()
+    (expected * torch.arange(16)).sum().backward()
+    for (name, ours), theirs in zip(encoder.bert.named_parameters(), bert.parameters(), strict=True):
+        torch.testing.assert_close(
+            ours.grad, theirs.grad, rtol=1e-3, atol=2e-4, msg=lambda m, name=name: f"{name}: {m}"
+        )
+
+
+def test_a_seventh_dropped_at_random_leaves_the_mean_of_bert():
+    """Dropout at the places where BERT has it: over many draws the states spread as much as BERT's."""
+    config = CONFIG.model_copy(update={"dropout": 1 / 7})
+    encoder, (ids, mask) = TextEncoder(config).train(), texts()
+    many, where = ids.repeat(3000, 1), mask.repeat(3000, 1)
+    theirs = encoder.bert(input_ids=many, attention_mask=where[:, None, None]).last_hidden_state[:, 0]
+    ours, theirs = (states.detach().unflatten(0, (3000, 3)) for states in (encoder(many, where), theirs))
+    torch.testing.assert_close(ours.mean(dim=0), theirs.mean(dim=0), rtol=0, atol=0.06)
+    torch.testing.assert_close(ours.std(dim=0), theirs.std(dim=0), rtol=0.06, atol=0)
+
+
+@pytest.mark.compile
+def test_traces_into_one_graph():
+    torch._dynamo.reset()
+    encoder, (ids, mask) = TextEncoder(CONFIG).eval(), texts()
+    compiled = torch.compile(encoder, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(ids, mask), encoder(ids, mask))
 
 
 def test_padding_does_not_matter():

@@ -58,8 +58,8 @@ def test_embedding_is_a_convolution_over_tubelets():
 
 
 def test_pixels_are_normalised_per_channel():
-    encoder = make(pixel_mean=(10.0, 20.0, 30.0), pixel_std=(1.0, 2.0, 4.0))
-    plain = make(pixel_mean=(0.0, 0.0, 0.0), pixel_std=(1.0, 1.0, 1.0))
+    encoder = make(pixel_mean=(10.0, 20.0, 30.0), pixel_std=(1.0, 2.0, 4.0)).double()
+    plain = make(pixel_mean=(0.0, 0.0, 0.0), pixel_std=(1.0, 1.0, 1.0)).double()
     video = torch.tensor([10, 20, 30], dtype=torch.uint8).expand(1, 6, 8, 16, 3)
     torch.testing.assert_close(encoder.embed(video)[0], plain.embed(torch.zeros_like(video))[0])
     brighter = torch.tensor([11, 22, 34], dtype=torch.uint8).expand(1, 6, 8, 16, 3)

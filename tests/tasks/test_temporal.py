@@ -1,13 +1,22 @@
 import numpy as np
 import pytest
+import torch
 
+from svilm.config import override
+from svilm.data.language import Language, Tokenizer
 from svilm.data.manifest import Entry, Header, Manifest, write_manifest
-from svilm.tasks.temporal import SceneClip, score
+from svilm.data.prepare import msrvtt
+from svilm.data.prepare.common import prepare
+from svilm.data.sample import Sampling
+from svilm.models.dual import SIZES, DualEncoder
+from svilm.tasks.common import Reader
+from svilm.tasks.temporal import SceneClip, pasted_clips, score, score_pasted
 
 
 def clip(similarity, scenes):
-    entry = Entry("a", "a.mp4", ("x",), ((),), scene_changes=(1.0,))
-    return SceneClip(entry, np.array(similarity, dtype=np.float64), np.array(scenes))
+    entry = Entry("a", "a.mp4", ("x",), ((),), scene_changes=(1.1,))
+    matrix = np.array(similarity, dtype=np.float64)
+    return SceneClip(entry, matrix, np.array(scenes), np.array([0.25, 0.75, 1.25]), np.ones((3, 3)))
 
 
 @pytest.fixture
@@ -25,6 +34,35 @@ def test_means_by_hand(manifest):
     assert scores.metrics["temporal/gap"] == pytest.approx((0.6 - 0.2) / 2)
     assert scores.metrics["temporal/told_apart"] == 50.0
     assert (scores.scored, scores.official) == (2, 3)
+
+
+def test_boundaries_and_their_baselines_by_hand(manifest):
+    """The change is at 1.1 s; steps meet at 0.5 s, which is more than a tubelet away, and at 1.0 s."""
+    told = clip([[1, 0.9, 0.2], [0.9, 1, 0.4], [0.2, 0.4, 1]], [0, 0, 1])
+    not_told = clip([[1, 0.5, 0.7], [0.5, 1, 0.7], [0.7, 0.7, 1]], [0, 0, 1])
+    scores = score([told, not_told], manifest).metrics
+    assert scores["temporal/boundary_f1"] == scores["temporal/boundary_f1_half"] == 50.0
+    assert scores["temporal_chance/boundary_f1"] == 50.0
+    assert scores["temporal_pixels/boundary_f1"] == 0.0  # all alike: the first boundary is taken
+    assert scores["temporal_middle/boundary_f1"] == 100.0
+    assert scores["temporal_pixels/gap"] == 0.0
+
+
+def test_pasted_stretches_are_told_by_their_pictures(world, tmp_path):
+    """On clips of plainly different backgrounds the pictures themselves say what was pasted."""
+    prepare(msrvtt.listing(world / "msrvtt", split="test"), to=tmp_path / "test.jsonl", videos=world / "videos",
+            check="none")  # fmt: skip
+    manifest = Manifest(tmp_path / "test.jsonl")
+    sampling = Sampling(num_frames=8, size=64, short_side=64, min_scale=1.0, max_scale=1.0)
+    tokenizer = Tokenizer.train((entry.captions[0] for entry in manifest), 300)
+    torch.manual_seed(0)
+    model = DualEncoder(override(SIZES["tiny"], ["video.width=32", "video.heads=2"]))
+    found = pasted_clips(model, manifest, Reader(tokenizer, sampling, Language(), batch=6))
+    assert [len(clips) for clips in found.values()] == [len(manifest)] * 2
+    scores = score_pasted(found)
+    assert 70 < scores["temporal_pixels/assignment_accuracy"] <= 100
+    again = pasted_clips(model, manifest, Reader(tokenizer, sampling, Language(), batch=6))
+    assert again == found  # seeded
 
 
 def test_no_scene_changes_at_all(manifest):

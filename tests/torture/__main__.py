@@ -3,7 +3,7 @@
     PYTHONPATH=tests python -m torture --seed 7
     PYTHONPATH=tests python -m torture --only mutations --fast
 
-A check is a function listed in CHECKS of one of the modules below, or in BY_NAME where it runs only when asked for;
+A check is a function listed in CHECKS of one of the modules below;
 ``frame`` says what it gets and gives.
 """
 
@@ -16,7 +16,7 @@ import traceback
 from importlib import import_module
 from pathlib import Path
 
-MODULES = ("corpus", "training")
+MODULES = ("corpus", "lists", "weights", "training", "indexing")
 
 
 def main() -> int:
@@ -25,8 +25,7 @@ def main() -> int:
 
     modules = [import_module(f"torture.{module}") for module in MODULES]
     usual = [check for module in modules for check in module.CHECKS]
-    by_name = [check for module in modules for check in getattr(module, "BY_NAME", ())]
-    checks: dict[str, Check] = {check.__name__.replace("_", "-"): check for check in (*usual, *by_name)}
+    checks: dict[str, Check] = {check.__name__.replace("_", "-"): check for check in usual}
     parser = argparse.ArgumentParser(prog="torture", description=__doc__.partition("\n")[0])
     parser.add_argument("--only", action="append", choices=checks, help="run just this check (may be repeated)")
     parser.add_argument("--seed", type=int, default=0, help="other seeds: other videos, other damage, other instants")
@@ -34,7 +33,7 @@ def main() -> int:
     options = parser.parse_args()
 
     failed = 0
-    for name in options.only or [check.__name__.replace("_", "-") for check in usual]:
+    for name in options.only or checks:
         begun = time.monotonic()
         with tempfile.TemporaryDirectory(prefix=f"torture-{name}-") as folder:
             try:

@@ -4,6 +4,7 @@ torchrun --nproc-per-node 2 -m torture.child '{"videos": "train.jsonl", "folder"
 """
 
 import builtins
+import contextlib
 import hashlib
 import json
 import multiprocessing
@@ -12,13 +13,14 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.utils.tensorboard  # these two before the processes fork that would each import them
+import torch.utils.tensorboard  # this and the next before the processes fork that would each import them
+import transformers.models.bert.modeling_bert  # noqa: F401
 from torch import nn
 
 from small import CONFIG
@@ -33,8 +35,9 @@ from svilm.engine.optim import Optim
 from svilm.engine.trainer import NonFiniteError, Training, train
 from svilm.models.dual import DualEncoder
 from svilm.runtime import close_distributed, init_distributed, rank
+from svilm.tasks.common import Reader, encode_clips, recall_at_10
 from svilm.tasks.pretrain import Pretrain, PretrainTask
-from svilm.types import Batch, Terms
+from svilm.types import Batch, Terms, VideoFeatures
 
 sys.path.append(str(Path(__file__).parents[1] / "data"))
 from make_videos import write_video
@@ -270,9 +273,10 @@ class Halving:
         self.file.close()
 
 
-def in_a_process_of_its_own(toy: Toy) -> None:
+def in_a_process_of_its_own(toy: Toy, environment: Mapping[str, str]) -> None:
     """``run_toy`` as leader of a group, with what it says in the run's log."""
     os.setsid()
+    os.environ.update(environment)
     multiprocessing.set_start_method("fork", force=True)  # or the workers would be started as this process was
     folder = Path(toy.folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -280,6 +284,25 @@ def in_a_process_of_its_own(toy: Toy) -> None:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     run_toy(toy)
+
+
+def score_in_a_process_of_its_own(toy: Toy, environment: Mapping[str, str]) -> None:
+    """Encode the manifest with weights from the seed, and write the vectors and a score of them."""
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    init_distributed(torch.device("cpu"), timeout_minutes=1)
+    items, tokenizer = parts_of(toy)
+    model, reader = make_model(tokenizer, toy.seed), Reader(tokenizer, toy.data.sampling, toy.data.language, batch=4)
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+        vectors = encode_clips(model, items.manifest, reader, _vector, "encoding")
+        score = recall_at_10(model, items.manifest, reader)
+    Path(toy.folder).mkdir(exist_ok=True)
+    append(Path(toy.folder) / f"scores{rank()}.jsonl", {"vectors": vectors, "score": score})
+    close_distributed()
+
+
+def _vector(clip: Any, features: VideoFeatures, row: int) -> Any:
+    return features.embedding[row].tolist()
 
 
 if __name__ == "__main__":

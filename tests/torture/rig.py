@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from dataclasses import replace
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -40,6 +41,8 @@ from torture.frame import Plan
 
 PATIENCE = 120.0
 """Seconds after which a process that should end is taken to hang."""
+PLACES = ("starting", "training", "saving")
+"""Where a run may be when it is killed."""
 
 
 # Runs
@@ -50,6 +53,8 @@ class Wanted:
 
     def __init__(self, toy: Toy, seconds: float) -> None:
         self.toy, self.seconds = toy, seconds
+        training = read_metrics(Path(toy.folder))[-1]["seconds"]
+        self.start_seconds, self.step_seconds = max(0.1, seconds - training), training / toy.steps
         self.end = end_state(Path(toy.folder))
         self.losses = losses_of(Path(toy.folder))
         self.trace = [{key: row[key] for key in ("step", "ids", "pixels", "captions")} for row in trace_of(toy)]
@@ -96,9 +101,28 @@ def processes() -> Any:
 
 def started(toy: Toy) -> Any:
     """The run in a process of its own."""
-    process = processes().Process(target=in_a_process_of_its_own, args=(toy,))
+    process = processes().Process(target=in_a_process_of_its_own, args=(toy, {}))
     process.start()
     return process
+
+
+def started_on_ranks(world: int, work: Callable[..., None], toy: Toy) -> list[Any]:
+    """A function of a run in several processes, told of each other as torchrun tells them."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(world)}
+    found = []
+    for number in range(world):
+        environment = {**common, "RANK": str(number), "LOCAL_RANK": str(number)}
+        found.append(processes().Process(target=work, args=(toy, environment)))
+        found[-1].start()
+    return found
+
+
+def started_on_two_ranks(toy: Toy) -> list[Any]:
+    """The run in two processes."""
+    return started_on_ranks(2, in_a_process_of_its_own, toy)
 
 
 def ended(process: Any) -> int | None:
@@ -118,28 +142,65 @@ def ended(process: Any) -> int | None:
     return int(process.exitcode)
 
 
-def end_of(toy: Toy, seconds: float = PATIENCE, stop: Callable[[int], None] | None = None) -> int | None:
-    """Run it for so long, then ``stop`` it: the exit code."""
-    process = started(toy)
-    process.join(seconds)
-    if process.exitcode is None and stop is not None:
-        with contextlib.suppress(ProcessLookupError):
-            stop(process.pid)
-    return ended(process)
+def end_of(toy: Toy) -> int | None:
+    """Run it: the exit code."""
+    return ended(started(toy))
 
 
-def kill_group(rng: random.Random) -> Callable[[int], None]:
-    """Kill a process, or as often also those that it has started."""
-    return lambda pid: rng.choice((os.kill, kill_with_children))(pid, signal.SIGKILL)
+def await_place(place: str, toy: Toy, process: Any, wanted: Wanted, rng: random.Random) -> None:
+    """Wait until a run is at one of PLACES, and a random while longer; or until it has ended."""
+    known, steps = traces_of(toy), rng.randint(1, 8)
+    if place == "starting":
+        time.sleep(rng.uniform(0, wanted.start_seconds))
+        return
+    wait_for(lambda: traces_of(toy).steps >= known.steps + steps or not process.is_alive())
+    if place == "saving":
+        wait_for(lambda: traces_of(toy).saves - known.saves or not process.is_alive(), often=0.0005)
+    time.sleep(rng.uniform(0, wanted.step_seconds / 2))
 
 
-def kill_with_children(pid: int, number: int) -> None:
-    """The whole group, once the process leads one."""
-    (os.killpg if os.getpgid(pid) == pid else os.kill)(pid, number)
+class Traces(NamedTuple):
+    """What a run has left so far."""
+
+    steps: int
+    """Batches that it was given."""
+    saves: frozenset[tuple[str, int]]
+    """Checkpoints that are not whole, with the times at which they were begun."""
 
 
-def torchrun(toy: Toy, restarts: int = 50) -> subprocess.Popen[bytes]:
-    """The run on two ranks."""
+def traces_of(toy: Toy) -> Traces:
+    """Look at the folder of a run."""
+    saves = set()
+    for part in Path(toy.folder).glob("checkpoints/*.part"):
+        with contextlib.suppress(FileNotFoundError):
+            saves.add((part.name, part.stat().st_mtime_ns))
+    return Traces(len(trace_of(toy)), frozenset(saves))
+
+
+def place_of(before: Traces, after: Traces) -> str:
+    """Which of PLACES a run had come to when it died."""
+    return "saving" if after.saves - before.saves else "training" if after.steps > before.steps else "starting"
+
+
+def kill_some(pid: int, rng: random.Random) -> None:
+    """Kill a process, or as often also those that it has started, once it leads a group."""
+    with contextlib.suppress(ProcessLookupError):
+        alone = rng.random() < 0.5 or os.getpgid(pid) != pid
+        (os.kill if alone else os.killpg)(pid, signal.SIGKILL)
+
+
+def group_lives(pid: int) -> bool:
+    """Whether any process is left of those that one has started."""
+    try:
+        os.killpg(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def torchrun(toy: Toy, restarts: int = 50) -> Iterator[subprocess.Popen[bytes]]:
+    """The run on two ranks, which is ended if it has not when the caller is done with it."""
     folder = Path(toy.folder)
     folder.mkdir(parents=True, exist_ok=True)
     words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", str(restarts)]
@@ -147,7 +208,21 @@ def torchrun(toy: Toy, restarts: int = 50) -> subprocess.Popen[bytes]:
     paths = os.pathsep.join(filter(None, sys.path))
     with open(folder / "log.txt", "ab") as log:
         environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(program, stdout=log, stderr=log, env=environment, start_new_session=True)
+        process = subprocess.Popen(program, stdout=log, stderr=log, env=environment, start_new_session=True)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()  # which torchrun hands on to the ranks
+            ended(process)
+
+
+def steps_went_on(toy: Toy, process: subprocess.Popen[bytes]) -> bool:
+    """Wait for three more steps; False where the run ends, or does nothing for too long."""
+    before = traces_of(toy).steps
+    with contextlib.suppress(TimeoutError):
+        wait_for(lambda: traces_of(toy).steps >= before + 3 or process.poll() is not None)
+    return process.poll() is None and traces_of(toy).steps >= before + 3
 
 
 def quietly(work: Callable[[Toy], Any], toy: Toy) -> list[str]:
@@ -162,13 +237,13 @@ def quietly(work: Callable[[Toy], Any], toy: Toy) -> list[str]:
     return [str(warning.message) for warning in told]
 
 
-def wait_for(happened: Callable[[], bool]) -> None:
-    """Wait until something is so.  Raises TimeoutError."""
+def wait_for(happened: Callable[[], bool], often: float = 0.005) -> None:
+    """Wait until something is so, looking every so many seconds.  Raises TimeoutError."""
     until = time.monotonic() + PATIENCE
     while not happened():
         if time.monotonic() > until:
             raise TimeoutError(f"nothing happened within {PATIENCE:g} s")
-        time.sleep(0.005)
+        time.sleep(often)
 
 
 # What is left of a run
@@ -191,7 +266,7 @@ def losses_of(folder: Path) -> list[dict[str, float]]:
 def rows_of(toy: Toy, name: str) -> list[Any]:
     """The lines of a file in the run folder."""
     path = Path(toy.folder) / name
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
 
 
 def trace_of(toy: Toy, number: int = 0) -> list[Any]:

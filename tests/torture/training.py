@@ -8,41 +8,54 @@ import random
 import signal
 import time
 import warnings
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from svilm.data.loader import Clips, Order, training_batches
+from svilm.data.manifest import Manifest, write_manifest
 from svilm.engine.checkpoint import Checkpoints, verify
 from svilm.engine.logbook import read_metrics
 from torture.child import (
     BATCH,
     EPOCH,
     POISONED_STEP,
+    Toy,
     make_videos,
     parts_of,
     run_toy,
+    score_in_a_process_of_its_own,
 )
 from torture.frame import Check, Outcome, Plan, first
 from torture.rig import (
-    PATIENCE,
+    PLACES,
     Wanted,
+    await_place,
     end_of,
     ended,
     full_disk,
-    kill_group,
+    group_lives,
+    kill_some,
     look,
     look_at_clips,
     new_toy,
+    place_of,
     quietly,
     rows_of,
     shares_of,
     size_of,
     started,
+    started_on_ranks,
+    started_on_two_ranks,
+    steps_went_on,
     stopping_before,
     tail,
     torchrun,
     trace_of,
+    traces_of,
     trouble_of,
     undisturbed,
     wait_for,
@@ -50,22 +63,29 @@ from torture.rig import (
 
 
 def kill(plan: Plan) -> Outcome:
-    """A run killed at any instant, again and again, ends as one that was left alone."""
+    """A run killed while it starts, trains or saves, again and again, ends as one that was left alone."""
     toy, rng = new_toy(plan), random.Random(f"kill {plan.seed}")
     wanted = undisturbed(toy)
-    kills, runs, total, problems = 0, 0, plan.number(50, 3), list[str]()
-    while kills < total:
+    places, left_behind, runs, total, problems = Counter[str](), list[int](), 0, plan.number(50, 3), list[str]()
+    while places.total() < total:
         victim = replace(toy, folder=str(plan.folder / f"run {runs}"), workers=rng.choice((0, 1, 2)))
-        seconds = rng.uniform(0.3, 1.0) * wanted.seconds
-        while (code := end_of(victim, rng.uniform(0, seconds), kill_group(rng))) == -signal.SIGKILL:
-            kills += 1
+        while places.total() < total:
+            before, process = traces_of(victim), started(victim)
+            await_place(PLACES[places.total() % len(PLACES)], victim, process, wanted, rng)
+            kill_some(process.pid, rng)
+            if (code := ended(process)) != -signal.SIGKILL:
+                break
+            left_behind.append(process.pid)
+            places[place_of(before, traces_of(victim))] += 1
             problems += wanted.differences(victim, "killed", finished=False)
-            if kills >= total:
-                seconds = PATIENCE
+        else:
+            code = end_of(victim)
         runs += 1
-        problems += [f"exit code {code}"] if code else wanted.differences(victim, f"run {runs}")
-    words = f"{kills} kills in {runs} runs of {toy.steps} steps: {len(problems)} weights, states or losses differ"
-    return Outcome(words, first(problems))
+        problems += [f"exit code {code}: {tail(victim)}"] if code else wanted.differences(victim, f"run {runs}")
+    wait_for(lambda: not any(map(group_lives, left_behind)))
+    words = ", ".join(f"{places[place]} while {place}" for place in PLACES)
+    words = f"{total} kills in {runs} runs of {toy.steps} steps ({words}): {len(problems)} weights, states or losses"
+    return Outcome(f"{words} differ; no loader process is left behind", first(problems))
 
 
 def kill_while_saving(plan: Plan) -> Outcome:
@@ -94,7 +114,9 @@ def resume(plan: Plan) -> Outcome:
 
     def batches(start: int, stop: int, **changed: Any) -> list[str]:
         data = toy.data.model_copy(update=changed)
-        return [look(b) for b in training_batches(items, data, tokenizer, seed=toy.seed, start=start, stop=stop)]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "This DataLoader will create")  # more processes than cores
+            return [look(b) for b in training_batches(items, data, tokenizer, seed=toy.seed, start=start, stop=stop)]
 
     wanted = batches(0, 2 * EPOCH)
     problems = [f"from step {k}: other batches" for k in range(EPOCH) if batches(k, k + 8) != wanted[k : k + 8]]
@@ -229,30 +251,47 @@ def ranks(plan: Plan) -> Outcome:
     """Ranks that are killed start again under torchrun, and the run ends as one that was left alone."""
     toy = replace(new_toy(plan), pause=0.1)
     straight = replace(toy, folder=str(plan.folder / "undisturbed"))
-    code = ended(torchrun(straight))
-    if code:
-        return Outcome("", (f"exit code {code} without any kill: {tail(straight)}",))
+    codes = [ended(process) for process in started_on_two_ranks(straight)]
+    if any(codes):
+        return Outcome("", (f"exit codes {codes} without any kill: {tail(straight)}",))
     wanted, rng, kills, runs, problems = Wanted(straight, 0.0), random.Random(f"ranks {plan.seed}"), 0, 0, list[str]()
     total = plan.number(10, 1)
     while kills < total:
         victim = replace(toy, folder=str(plan.folder / f"run {runs}"))
-        process, log = torchrun(victim), Path(victim.folder) / "trace0.jsonl"
         runs += 1
-        while kills < total:
-            before = size_of(log)
-            wait_for(lambda log=log, before=before, p=process: size_of(log) > before + 300 or p.poll() is not None)
-            time.sleep(rng.uniform(0, 1.0))
-            if process.poll() is not None:
-                break
-            pid = Path(victim.folder, f"pid{rng.randrange(2)}").read_text()
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
-                kills += 1
-        code = ended(process)
+        with torchrun(victim) as process:
+            while kills < total and steps_went_on(victim, process):
+                time.sleep(rng.uniform(0, 1.0))
+                pid = Path(victim.folder, f"pid{rng.randrange(2)}").read_text()
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+                    kills += 1
+            code = ended(process)
         problems += [f"exit code {code}: {tail(victim)}"] if code else wanted.differences(victim, f"run {runs}")
-        if code:
+        if code != 0:
             break
     return Outcome(f"{kills} ranks killed in {runs} runs of 2 ranks; {len(problems)} bad ends", first(problems))
+
+
+def uneven_ranks(plan: Plan) -> Outcome:
+    """A number of test clips that the ranks do not divide changes no score: each clip counts once."""
+    videos, problems = plan.folder / "videos", list[str]()
+    whole = Manifest(make_videos(videos, plan.seed))
+    write_manifest(videos / "odd.jsonl", whole.header, (whole[number] for number in range(len(whole) - 1)))
+    toy, found = Toy(str(videos / "odd.jsonl"), "", plan.seed), {}
+    for world in (1, 2, 4):
+        scoring = replace(toy, folder=str(plan.folder / f"{world}"))
+        codes = [ended(process) for process in started_on_ranks(world, score_in_a_process_of_its_own, scoring)]
+        problems += [f"{world} ranks: exit codes {codes}"] if any(codes) else []
+        found[world] = [row for number in range(world) for row in rows_of(scoring, f"scores{number}.jsonl")]
+    [alone] = found[1] or [{"score": None, "vectors": []}]
+    for world, rows in found.items():
+        for number, row in enumerate(rows):
+            same = np.allclose(row["vectors"], alone["vectors"], rtol=0, atol=1e-5)
+            if row["score"] != alone["score"] or not same:
+                problems.append(f"{world} ranks: rank {number} has {row['score']} instead of {alone['score']}")
+    words = f"{len(whole) - 1} clips on 1, 2 and 4 ranks: recall {alone['score']} on each"
+    return Outcome(words, first(problems))
 
 
 def broken_files(plan: Plan) -> Outcome:
@@ -265,11 +304,11 @@ def broken_files(plan: Plan) -> Outcome:
     items, _ = parts_of(toy)
     dataset = Clips(items, toy.data, toy.seed)
     expected = sum(sum(dataset[key].skipped.values()) for step in clips for key in step)
-    code = ended(torchrun(toy))
+    codes = [ended(process) for process in started_on_two_ranks(toy)]
     traces = [trace_of(toy, number) for number in range(2)]
     lost = [sum(sum(row["skipped"].values()) for row in trace) for trace in traces]
-    counted = read_metrics(Path(toy.folder))[-1]["data/skipped"] if code == 0 else None
-    problems = [f"exit code {code}: {tail(toy)}"] if code else []
+    counted = None if any(codes) else read_metrics(Path(toy.folder))[-1]["data/skipped"]
+    problems = [f"exit codes {codes}: {tail(toy)}"] if any(codes) else []
     problems += [f"{len(t)} steps" for t in traces if len(t) != EPOCH]
     problems += [] if lost[0] == 0 and lost[1] == expected == counted else [f"{lost}, {expected}, {counted}"]
     words = (
@@ -284,8 +323,8 @@ def not_a_number(plan: Plan) -> Outcome:
     for poison in ("input", "loss", "gradient") if not plan.fast else ("gradient",):
         victim = replace(toy, poison=poison, folder=str(plan.folder / poison))
         for attempt in ("first", "replay"):
-            code = ended(torchrun(victim, restarts=0))
-            problems += [] if code == 1 else [f"{poison}, {attempt}: exit code {code}: {tail(victim)}"]
+            codes = [ended(process) for process in started_on_two_ranks(victim)]
+            problems += [] if codes == [1, 1] else [f"{poison}, {attempt}: exit codes {codes}: {tail(victim)}"]
             for number in range(2):
                 before, after = (rows_of(victim, f"{name}{number}.jsonl") for name in ("before", "after"))
                 if not after or before[-1]["weights"] != after[-1]["weights"]:
@@ -317,11 +356,11 @@ CHECKS: tuple[Check, ...] = (
     kill,
     kill_while_saving,
     resume,
+    terminate,
     disk_full,
     damaged,
+    ranks,
+    uneven_ranks,
     broken_files,
     not_a_number,
 )
-BY_NAME: tuple[Check, ...] = (terminate, ranks)
-"""Run only when they are asked for: a signal to the whole process group can still end a run with an error, and the
-death of ranks has not been measured."""

@@ -7,7 +7,22 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from svilm.cli import downstream, features, localize, prepare, reproduce, scan, score, train
+from svilm.cli import (
+    bench,
+    claims,
+    downstream,
+    evaluate,
+    features,
+    index,
+    localize,
+    pack,
+    page,
+    prepare,
+    reproduce,
+    scan,
+    score,
+    train,
+)
 from svilm.version import __version__
 
 app = typer.Typer(
@@ -21,14 +36,20 @@ app = typer.Typer(
 app.add_typer(prepare.app, name="prepare")
 app.add_typer(score.app, name="score")
 app.command("scan")(scan.scan)
+app.command("pack")(pack.pack)
 app.command("train")(train.train)
-app.command("evaluate")(train.evaluate)
+app.command("evaluate")(evaluate.evaluate)
 app.command("look")(train.look)
 app.command("show")(train.show)
 app.command("features")(features.features)
 app.command("localize")(localize.localize)
 app.command("downstream")(downstream.downstream)
 app.command("reproduce")(reproduce.reproduce)
+app.command("claims")(claims.claims)
+app.command("index")(index.index)
+app.command("search")(index.search)
+app.command("app")(page.serve)
+app.command("bench")(bench.bench)
 
 Folder = Annotated[Path, typer.Argument(help="Folder to write to.", metavar="DIR")]
 
@@ -124,7 +145,7 @@ def demo(
     clips: Annotated[int, typer.Option(min=64, help="Training clips to draw.")] = 3000,
     test_clips: Annotated[int, typer.Option(min=20, help="Held-out clips to draw.")] = 500,
 ) -> None:
-    """Everything at once: draw a world, prepare it, pre-train S-ViLM, retrieve, and write a report."""
+    """Everything at once: draw a world, prepare it, pre-train S-ViLM, retrieve, write a report, and index videos."""
     from svilm.cli.demo import run_demo
 
     run_demo(to, world or to.with_name(to.name + "-world"), steps=steps, clips=clips, test_clips=test_clips)

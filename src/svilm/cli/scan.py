@@ -29,10 +29,11 @@ def scan(
     Each file is read by a process with limits on time and memory; one that crashes or hangs it is refused, too.
     Files that have not changed since their row was written are not read again, so an interrupted scan goes on.
 
-    Of a manifest X.jsonl, X-verified.jsonl keeps the clips that can be read.
+    Of a manifest X.jsonl, X-verified.jsonl keeps the clips that can be read; `svilm train` and `svilm evaluate` take
+    it wherever X.jsonl is named.
     """
     from svilm.data import scan as scanning
-    from svilm.data.manifest import Manifest
+    from svilm.data.manifest import Manifest, verified
 
     manifest = None if source.is_dir() else Manifest(source)
     if verify:
@@ -54,7 +55,7 @@ def scan(
     )
     print(found)
     if manifest is not None:
-        to = source.with_name(f"{source.stem}-verified{source.suffix}")
+        to = verified(source)
         lost = scanning.write_verified(manifest, found, to, allow_missing=allow_missing)
         words = ", ".join(f"{count} x {reason}" for reason, count in sorted(lost.items())) or "none left out"
         print(f"  {'clips':<11} {len(manifest) - sum(lost.values()):>8}  of {len(manifest)} in {to}; {words}")

@@ -1,7 +1,8 @@
-"""The commands about runs: train, evaluate, look, show."""
+"""The commands about runs: train, look, show."""
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,19 +54,6 @@ def train(
     scores = execute(run, folder)
     if os.environ.get("RANK", "0") == "0":  # under torchrun every rank has the scores
         print_scores(scores)
-
-
-def evaluate(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.", metavar="RUN")],
-    test: TestFile = None,
-    scenes: ScenesFile = None,
-    settings: Settings = None,
-) -> None:
-    """Score a run again, on its own test manifests or on others; rewrites scores.json."""
-    from svilm.run import evaluate as score
-    from svilm.run import load_run
-
-    print_scores(score(_with_files(load_run(run), None, test, scenes, settings), run))
 
 
 def look(
@@ -120,18 +108,38 @@ def configured(
     """A recipe with the files and settings of the command line."""
     from svilm.recipes import recipe as find
 
-    return _with_files(find(recipe), data, test, scenes, settings)
+    return with_files(find(recipe), data, test, scenes, settings)
 
 
-def _with_files(
+def with_files(
     run: "Run", data: Path | None, test: Path | None, scenes: Path | None, settings: list[str] | None
 ) -> "Run":
+    """A run with the files and settings of the command line."""
     from svilm.config import override
 
     tested = "task.test" if "test" in type(run.task).model_fields else "retrieval.manifest"
     files = {"data.manifest": data, tested: test, "temporal.manifest": scenes}
     given = [f"{name}={json.dumps(str(path.absolute()))}" for name, path in files.items() if path is not None]
-    return override(run, [*given, *(settings or [])])
+    return _on_scanned(override(run, [*given, *(settings or [])]))
+
+
+def _on_scanned(run: "Run") -> "Run":
+    """The run on those clips that a scan could read: X-verified.jsonl for X.jsonl, unless the scan is older."""
+    from svilm.config import override
+    from svilm.config import settings as leaves
+    from svilm.data.manifest import verified
+
+    found = []
+    for name, value, _ in leaves(run):
+        path = Path(value) if isinstance(value, str) and value.endswith(".jsonl") else None
+        if path is None or not path.is_file() or not verified(path).is_file():
+            continue
+        if verified(path).stat().st_mtime < path.stat().st_mtime:
+            print(f"{name}: {verified(path)} is older than {path} and left alone; scan again", file=sys.stderr)
+        else:
+            print(f"{name}: {verified(path)}, the clips that a scan could read", file=sys.stderr)
+            found.append(f"{name}={json.dumps(str(verified(path)))}")
+    return override(run, found)
 
 
 def print_scores(scores: dict[str, float]) -> None:

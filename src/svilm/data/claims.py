@@ -6,7 +6,10 @@ short often decodes without complaint; but it ends before its outermost headers 
 
 import os
 from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple
+from io import BufferedReader
+from typing import NamedTuple
+
+from svilm.data.shards import open_bytes
 
 MAX_BOXES = 1_000_000
 """Headers of an mp4 that are looked at; ten hours in pieces of a second have a tenth of that."""
@@ -33,8 +36,11 @@ class _Box(NamedTuple):
 
 
 def read_claims(path: str) -> Claims:
-    """Look at the headers of an mp4, Matroska or AVI file; other kinds claim nothing.  Raises OSError."""
-    with open(path, "rb") as file:
+    """Look at the headers of an mp4, Matroska or AVI file, or member of a tar; other kinds claim nothing.
+
+    Raises OSError.
+    """
+    with open_bytes(path) as file:
         head = file.read(64)
         if head[4:8] in _OUTERMOST:
             return _Mp4(file).claims()
@@ -48,8 +54,8 @@ def read_claims(path: str) -> Claims:
 class _Mp4:
     """An open mp4: boxes within boxes, each with its length and kind in front."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.size, self.left = file, os.fstat(file.fileno()).st_size, MAX_BOXES
+    def __init__(self, file: BufferedReader) -> None:
+        self.file, self.size, self.left = file, file.seek(0, os.SEEK_END), MAX_BOXES
 
     def claims(self) -> Claims:
         """All tracks and fragments together."""
@@ -99,7 +105,7 @@ class _Mp4:
         return int.from_bytes(_read(self.file, place, 4), "big")
 
 
-def _read(file: BinaryIO, place: int, count: int) -> bytes:
+def _read(file: BufferedReader, place: int, count: int) -> bytes:
     file.seek(place)
     return file.read(count)
 
@@ -125,7 +131,7 @@ def _ebml_size(head: bytes, at: int) -> tuple[int, int, bool]:
     return value, at + width, value != (1 << 7 * width) - 1
 
 
-def _riff_end(file: BinaryIO) -> int:
+def _riff_end(file: BufferedReader) -> int:
     """Where the last RIFF of an AVI ends: a long one has several, one behind the other."""
     start = end = 0
     for _ in range(MAX_BOXES):

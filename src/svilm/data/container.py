@@ -20,6 +20,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from svilm.data.claims import read_claims
+from svilm.data.shards import Place, ShardError, open_bytes, place_of
 
 Reason = Literal[
     "not_found",  # no such file, a broken link, a name that cannot be a path
@@ -220,13 +221,17 @@ class OpenVideo:
 
 @contextmanager
 def open_video(path: str) -> Iterator[OpenVideo]:
-    """Open the video at an absolute path; closed on leaving.
+    """Open the video at an absolute path, a file or a member of a tar (``shards``); closed on leaving.
 
     Raises DecodeError for what is not a regular file, not an allowed format, or has no video stream.
     """
-    _check_file(path)
+    place = _check_file(path)
+    url, options = f"file:{place.file}", dict(_OPTIONS)
+    if not place.whole:
+        url = f"subfile,,start,{place.offset},end,{place.offset + place.size},,:{url}"
+        options["protocol_whitelist"] = "file,subfile"
     try:
-        container = av.open("file:" + path, options=dict(_OPTIONS), metadata_errors="replace")
+        container = av.open(url, options=options, metadata_errors="replace")
     except _ERRORS as error:
         _refuse(path, error)
     with container:
@@ -239,9 +244,9 @@ def check_headers(path: str) -> str | None:
     Raises DecodeError for what is not a regular file, and for one that claims more frames than a video has: FFmpeg
     would reserve memory for all of them.
     """
-    _check_file(path)
+    size = _check_file(path).size
     try:
-        claims, size = read_claims(path), os.path.getsize(path)
+        claims = read_claims(path)
     except OSError as error:
         _refuse(path, error)
     if claims.samples > MAX_SAMPLES:
@@ -275,19 +280,23 @@ def _choose_stream(path: str, container: InputContainer) -> VideoStream:
     return stream
 
 
-def _check_file(path: str) -> None:
+def _check_file(path: str) -> Place:
     if "\0" in path:
         fail(path, "not_found", "a path cannot hold a NUL character")
     try:
-        status = os.stat(path)
+        place = place_of(path)
+        mode = os.stat(place.file).st_mode
     except PermissionError:
         fail(path, "no_permission", "no permission to look at this file")
+    except ShardError as error:
+        fail(path, "damaged", str(error))
     except (OSError, ValueError) as error:
         fail(path, "not_found", _words(error))
-    if not stat.S_ISREG(status.st_mode):
+    if not stat.S_ISREG(mode):
         fail(path, "not_regular_file", "a folder, pipe, socket or device, not a file")
-    if status.st_size == 0:
+    if place.size == 0:
         fail(path, "empty", "the file is empty")
+    return place
 
 
 _BEGINNINGS: tuple[tuple[int, bytes, Reason, str], ...] = (
@@ -313,7 +322,7 @@ def _refuse(path: str, error: Exception) -> NoReturn:
     if _lacks_memory(error):
         fail(path, "too_large", f"it has more than {MAX_STREAMS} streams, or takes more memory than there is")
     try:
-        with open(path, "rb") as file:
+        with open_bytes(path) as file:
             head = file.read(16)
     except PermissionError:  # FFmpeg also says so about files that it may read and does not understand
         fail(path, "no_permission", "no permission to read this file")

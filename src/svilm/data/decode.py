@@ -24,8 +24,10 @@ __all__ = [
     "VideoIndex",
     "index_video",
     "intact_frames",
+    "orientation_of",
     "read_frames",
     "scaled_size",
+    "stream_frames",
 ]
 
 MAX_FRAMES = 1_000_000  # 9 hours at 30 frames a second
@@ -43,7 +45,7 @@ _KEY_TRIES = 32  # key frames tried before a video counts as undecodable
 # swscale's triangle filter widens when it shrinks, so nothing aliases.  Without full chroma colours are a
 # grey level off; the last two make every processor compute the same pixels.  As numbers, because PyAV 17, the
 # last one for Python 3.10, has no names for them.
-_SCALING = (
+SCALING = (
     Interpolation.BILINEAR.value
     | 0x2000  # SWS_FULL_CHR_H_INT
     | 0x40000  # SWS_ACCURATE_RND
@@ -59,8 +61,8 @@ class Orientation:
     mirror: bool = False
     flip: bool = False
 
-    def upright(self, picture: UInt8[np.ndarray, "a b 3"]) -> UInt8[np.ndarray, "height width 3"]:
-        """The upright picture, a view of the stored one."""
+    def upright(self, picture: UInt8[np.ndarray, "a b ..."]) -> UInt8[np.ndarray, "height width ..."]:
+        """The upright picture, or one of its colours, as a view of the stored one."""
         picture = picture.swapaxes(0, 1) if self.transpose else picture
         return picture[:: -1 if self.flip else 1, :: -1 if self.mirror else 1]
 
@@ -158,6 +160,45 @@ def read_frames(
     return reader.pictures if np.array_equal(order, np.arange(len(numbers))) else reader.pictures[order]
 
 
+def stream_frames(
+    index: VideoIndex,
+    frame_numbers: Int64[np.ndarray, " frames"],
+    *,
+    resize: int | tuple[int, int] | None = None,
+    seek: bool = True,
+) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+    """The frames with these ascending numbers one by one, each until the next is asked for: as ``read_frames``
+    gives them, of videos too long for the memory.
+
+    Raises DecodeError at the first that cannot be read; with ``seek`` that may be the fault of the seek.
+    """
+    size = scaled_size(index, resize)
+    reader = _Reader(index, frame_numbers[:1], size, (0, 0, *size))
+    expected = iter(frame_numbers.tolist())
+    wanted = next(expected)
+    key_frame, _ = _runs(index, frame_numbers[:1])[0]
+    number_at: dict[int | None, int] | None = None
+    with open_video(index.path) as video:
+        if index.pts is not None:
+            number_at = {int(index.pts[number]): number for number in frame_numbers.tolist()}
+            if seek and key_frame is not None:
+                video.seek(int(index.pts[key_frame]))
+        after_seek = seek and number_at is not None and key_frame is not None
+        for count, (frame, intact) in enumerate(video.decode(after_seek=after_seek)):
+            number = count if number_at is None else number_at.get(frame.pts, -1)
+            if number < wanted:
+                continue
+            if number > wanted or not intact:
+                break
+            reader.rows = {number: 0}
+            reader.store(number, frame)
+            yield reader.pictures[0]
+            wanted = next(expected, -1)
+            if wanted < 0:
+                return
+    fail(index.path, "damaged", f"frame {wanted} cannot be decoded", float(index.seconds[wanted]))
+
+
 def intact_frames(index: VideoIndex) -> Bool[np.ndarray, " frames"]:
     """Which frames can be read, found by decoding all of them once.
 
@@ -246,22 +287,23 @@ class _Reader:
                 self.missing |= since_key
                 since_key.clear()
             elif number in wanted:
-                self._store(number, frame)
+                self.store(number, frame)
                 since_key.add(number)
                 self.missing.discard(number)
                 if self.missing.isdisjoint(wanted):
                     return
 
-    def _store(self, number: int, frame: VideoFrame) -> None:
+    def store(self, number: int, frame: VideoFrame) -> None:
         turn = self.index.orientation
         width, height = self.size[::-1] if turn.transpose else self.size
         with typed_errors(self.index.path, float(self.index.seconds[number])):
-            rgb = self.reformatter.reformat(frame, width, height, "rgb24", interpolation=_SCALING, threads=1)
-            plane = rgb.planes[0]
-            rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(-1, plane.line_size)
-        upright = turn.upright(rows[:height, : width * 3].reshape(height, width, 3))
-        left, top, wide, high = self.crop
-        self.pictures[self.rows[number]] = upright[top : top + high, left : left + wide]
+            # Planes, because swscale writes packed pixels one by one.
+            planes = self.reformatter.reformat(frame, width, height, "gbrp", interpolation=SCALING, threads=1).planes
+            left, top, wide, high = self.crop
+            for colour, plane in zip((1, 2, 0), planes, strict=True):
+                rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(-1, plane.line_size)
+                upright = turn.upright(rows[:height, :width])
+                self.pictures[self.rows[number], :, :, colour] = upright[top : top + high, left : left + wide]
 
 
 class _Looker(_Reader):
@@ -269,11 +311,11 @@ class _Looker(_Reader):
 
     known: tuple[str, int, int] | None = None
 
-    def _store(self, number: int, frame: VideoFrame) -> None:
+    def store(self, number: int, frame: VideoFrame) -> None:
         kind = frame.format.name, frame.width, frame.height
         if kind != self.known:
             self.size, self.crop = kind[1:], (0, 0, 1, 1)
-            super()._store(number, frame)
+            super().store(number, frame)
         self.known = kind
 
 
@@ -356,7 +398,7 @@ def _index(
     seconds = (ticks - origin).astype(np.float64) * tick.numerator / tick.denominator
     if last_seconds <= 0:  # the file does not say how long its last frame is shown
         last_seconds = float(np.median(np.diff(seconds))) if len(seconds) > 1 else float(1 / video.rate)
-    orientation = _orientation(first_frame)
+    orientation = orientation_of(first_frame)
     size = first_frame.width, first_frame.height
     width, height = size[::-1] if orientation.transpose else size
     return VideoIndex(
@@ -373,8 +415,8 @@ def _index(
     )
 
 
-def _orientation(frame: VideoFrame) -> Orientation:
-    """What the display matrix says; angles that are no multiple of 90 degrees are left alone."""
+def orientation_of(frame: VideoFrame) -> Orientation:
+    """How a decoded frame is turned upright: its display matrix, if it turns by a multiple of 90 degrees."""
     try:
         side_data: Any = frame.side_data
     except ValueError:  # PyAV does not know some other entry (a camera's EXIF): only the angle is left

@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from svilm.data.shards import ShardError, place_of, split_path
+
 
 class Found(NamedTuple):
     """A file that may be opened, or, with a ``reason``, one that is refused unopened."""
@@ -51,6 +53,9 @@ def find_files(root: Path, follow_links: bool, unseen: Callable[[str], None]) ->
 def examine(root: Path, path: str, follow_links: bool) -> Found:
     """Whether the file at ``path`` below ``root`` may be opened; with ``follow_links`` also where a link leads to."""
     whole = os.path.join(root, path)
+    inside = split_path(whole)
+    if inside is not None:
+        return _examine_member(root, path, inside[0], follow_links)
     try:
         real, status = os.path.realpath(whole), os.stat(whole)
     except PermissionError:
@@ -64,6 +69,20 @@ def examine(root: Path, path: str, follow_links: bool) -> Found:
     if not stat.S_ISREG(status.st_mode):
         return Found(path, reason="not_regular_file", message=f"{_kind(status.st_mode)}, not a file")
     return Found(path, status.st_size, status.st_mtime_ns)
+
+
+def _examine_member(root: Path, path: str, shard: str, follow_links: bool) -> Found:
+    """The same for a member of a tar: the tar must be allowed, and have it."""
+    outer = examine(root, os.path.relpath(shard, root), follow_links)
+    if outer.reason:
+        return outer._replace(path=path)
+    try:
+        place = place_of(os.path.join(root, path))
+    except ShardError as error:
+        return Found(path, reason="damaged", message=str(error))
+    except (OSError, ValueError) as error:
+        return Found(path, reason="not_found", message=str(error))
+    return Found(path, place.size, place.modified)
 
 
 def _is_folder(path: Path, follow_links: bool) -> bool:

@@ -5,7 +5,6 @@ state of the loader is one number, the step.
 """
 
 import re
-import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from svilm.data.decode import DecodeError, VideoIndex, index_video
 from svilm.data.language import Language, Tokenizer, noun_prompts, pack
 from svilm.data.manifest import Entry, Manifest
 from svilm.data.sample import MIDDLE, Clip, Sampling, View, load_clip
+from svilm.data.workers import Readers
 from svilm.runtime import derive_seed, rank, world_size
 from svilm.types import Batch, Paste
 
@@ -252,12 +252,11 @@ def training_batches(
     pin: bool = False,
 ) -> DataLoader[Batch]:
     """This rank's batches of steps ``start`` <= step < ``stop``, decoded ahead by worker processes."""
-    loader: DataLoader[Any] = DataLoader(  # torch types it by what the dataset holds, not by what collate makes
+    loader: DataLoader[Any] = Readers(  # torch types it by what the dataset holds, not by what collate makes
         Clips(items, data, seed),
         batch_sampler=Order(len(items), data.batch, seed, start, stop),
         collate_fn=Collate(tokenizer, data, seed),
         num_workers=data.workers,
-        worker_init_fn=_quiet_worker,
         prefetch_factor=4 if data.workers else None,
         pin_memory=pin,
     )
@@ -271,6 +270,8 @@ class StillClip:
     entry: Entry
     frames: UInt8[Tensor, "frames high wide 3"]
     seconds: Float[Tensor, " frames"]
+    box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+    """The part of the upright picture that is seen: x0, y0, x1, y1 in [0, 1]."""
 
 
 class _Stills(Dataset[StillClip]):
@@ -289,7 +290,7 @@ class _Stills(Dataset[StillClip]):
         path = self.manifest.path_of(entry)
         index = self._indexes.find(path)
         clip = load_clip(path, entry.start, entry.end, self.sampling, None, index=index, view=self.views[view])
-        return StillClip(entry, clip.frames, clip.seconds)
+        return StillClip(entry, clip.frames, clip.seconds, clip.box)
 
 
 def evaluation_clips(
@@ -307,17 +308,11 @@ def evaluation_clips(
     """
     same: Callable[[list[StillClip]], list[StillClip]] = list
     entries = range(len(manifest)) if indices is None else indices
-    loader: DataLoader[Any] = DataLoader(
+    loader: DataLoader[Any] = Readers(
         _Stills(manifest, sampling, views),
         batch_size=batch,
         sampler=[entry * len(views) + view for entry in entries for view in range(len(views))],
         collate_fn=same,
         num_workers=workers,
-        worker_init_fn=_quiet_worker,
     )
     return loader
-
-
-def _quiet_worker(_: int) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what the training process does about it is not for its workers
-    torch.set_num_threads(1)  # a forked child hangs in torch's OpenMP pool otherwise, and cores are shared

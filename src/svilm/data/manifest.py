@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from svilm.data.strict import parse
 from svilm.entries import Entry, LabelledBox, Segment
 
 __all__ = [
@@ -26,8 +27,11 @@ __all__ = [
     "Manifest",
     "ManifestError",
     "Segment",
+    "entry_row",
     "hold_out",
     "merge_manifests",
+    "read_row",
+    "verified",
     "write_manifest",
 ]
 
@@ -101,11 +105,16 @@ class Manifest:
         if not -len(self) <= index < len(self):
             raise IndexError(f"{self.path} has {len(self)} entries, asked for {index}")
         number = index % len(self) + 1
-        entry: Entry = _record(Entry, self._line(number), self.path, number + 1)
-        return entry
+        return read_row(self._line(number), self.path, number + 1)
 
     def __iter__(self) -> Iterator[Entry]:
-        return (self[i] for i in range(len(self)))
+        """All entries.  Who comes to the end has also made sure that no id occurs twice, or gets a ManifestError."""
+        hashes = np.empty(len(self), dtype=np.int64)
+        for number in range(len(self)):
+            entry = self[number]
+            hashes[number] = hash(entry.id)
+            yield entry
+        self._refuse_doubles(hashes)
 
     @property
     def root(self) -> Path:
@@ -116,21 +125,40 @@ class Manifest:
         """Absolute path of an entry's video.  Raises ManifestError for a path that leaves the root."""
         path = Path(os.path.abspath(self.root / entry.video))
         if not path.is_relative_to(self.root):
-            raise ManifestError(f"{self.path}: {entry.id}: video {entry.video!r} lies outside {self.root}")
+            place = self._place_of(entry.video)
+            raise ManifestError(f"{self.path}: {place}{entry.id}: video {entry.video!r} lies outside {self.root}")
         return path
+
+    def _place_of(self, text: str) -> str:
+        """The line that has this text first, as messages begin; nothing where it is spelt in some other way."""
+        found = (self._map.find(json.dumps(text, ensure_ascii=ascii).encode()) for ascii in (False, True))
+        return next((f"line {np.searchsorted(self._ends, at) + 1}: " for at in found if at >= 0), "")
+
+    def _refuse_doubles(self, hashes: np.ndarray) -> None:
+        order = np.argsort(hashes, kind="stable")
+        again = np.flatnonzero(np.diff(hashes[order]) == 0)
+        pairs = zip(order[again].tolist(), order[again + 1].tolist(), strict=True)
+        for first, second in sorted(pairs, key=lambda pair: pair[1]):
+            name = self[second].id
+            if self[first].id == name:
+                raise ManifestError(f"{self.path}: line {second + 2}: id {name!r} is that of line {first + 2}")
 
     def _line(self, number: int) -> dict[str, Any]:
         text = self._map[self._starts[number] : self._ends[number]]
+        if number == 0:
+            text = text.removeprefix(b"\xef\xbb\xbf")  # some editors put it in front
         try:
-            data = json.loads(text)
-        except (
-            ValueError,
-            RecursionError,
-        ) as error:  # not JSON, not UTF-8, a number of 5,000 digits, nested too deep
+            data = parse(text.decode("utf-8"))
+        except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, a number of 5,000 digits, nested too deep
             raise ManifestError(f"{self.path}: line {number + 1} is not JSON ({error})") from None
         if not isinstance(data, dict):
             raise ManifestError(f"{self.path}: line {number + 1} is not a JSON object")
         return data
+
+
+def verified(path: Path) -> Path:
+    """Where `svilm scan` writes those clips of a manifest that can be read: X-verified.jsonl beside X.jsonl."""
+    return path.with_name(f"{path.stem}-verified{path.suffix}")
 
 
 def write_manifest(path: str | Path, header: Header, entries: Iterable[Entry]) -> int:
@@ -142,7 +170,6 @@ def write_manifest(path: str | Path, header: Header, entries: Iterable[Entry]) -
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     seen: set[str] = set()
-    optional = {f.name: f.default for f in fields(Entry) if f.default is not MISSING}
     try:
         with open(part, "w", encoding="utf-8", newline="\n") as out:
             out.write(json.dumps({"svilm_manifest": VERSION, **asdict(header)}, ensure_ascii=False) + "\n")
@@ -150,12 +177,23 @@ def write_manifest(path: str | Path, header: Header, entries: Iterable[Entry]) -
                 if entry.id in seen:
                     raise ValueError(f"id {entry.id!r} occurs twice")
                 seen.add(entry.id)
-                row = {k: v for k, v in asdict(entry).items() if k not in optional or v != optional[k]}
-                out.write(json.dumps(row, ensure_ascii=False) + "\n")
+                out.write(json.dumps(entry_row(entry), ensure_ascii=False) + "\n")
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
     return len(seen)
+
+
+def entry_row(entry: Entry) -> dict[str, Any]:
+    """An entry as a line of a manifest has it: fields that say nothing are left out."""
+    optional = {f.name: f.default for f in fields(Entry) if f.default is not MISSING}
+    return {k: v for k, v in asdict(entry).items() if k not in optional or v != optional[k]}
+
+
+def read_row(row: dict[str, Any], path: Path, number: int) -> Entry:
+    """The entry of such a row, found in line ``number`` of ``path``.  Raises ManifestError for anything else."""
+    entry: Entry = _record(Entry, row, path, number)
+    return entry
 
 
 def merge_manifests(paths: Sequence[Path], to: Path) -> int:
@@ -192,13 +230,17 @@ def hold_out(path: Path, count: int, *, rest: Path, held: Path, seed: int = 0) -
     """Divide a training manifest by videos: about ``count`` clips to validate on, the others to train on.
 
     Clips of one video stay together.  Returns how many went to ``rest`` and ``held``.  Raises ValueError for a
-    manifest that is no training list, and where nothing would be left on either side.
+    manifest that is no training list or lists clips in shards, and where nothing would be left on either side.
     """
     whole = Manifest(path)
     if whole.header.split != "train":
         raise ValueError(f"{path} is a {whole.header.split} split; hold clips out of a training split")
     videos: dict[str, list[int]] = {}
     for number, entry in enumerate(whole):
+        if ".tar/" in entry.video:
+            raise ValueError(
+                f"{path}: clips in shards do not say which of them come from one video; divide before packing"
+            )
         videos.setdefault(entry.video, []).append(number)
     names = sorted(videos)
     chosen = set[int]()

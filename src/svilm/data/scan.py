@@ -22,6 +22,7 @@ from svilm.data.decode import DecodeError, index_video, intact_frames
 from svilm.data.files import Found, examine, find_files
 from svilm.data.manifest import Entry, Manifest, ManifestError, write_manifest
 from svilm.data.sandbox import Death, Limits, each
+from svilm.data.shards import open_bytes, place_of
 
 SECONDS = 20.0
 """Processor time that any file may take to be decoded ..."""
@@ -195,14 +196,15 @@ def changed_files(root: str | Path, rows: Iterable[Row]) -> Iterator[tuple[str, 
             continue
         path = os.path.join(root, row.path)
         try:
-            if not stat.S_ISREG(os.stat(path).st_mode):
+            place = place_of(path)
+            if not stat.S_ISREG(os.stat(place.file).st_mode):
                 yield row.path, "is no file any more"
-            elif os.path.getsize(path) != row.size:
-                yield row.path, f"has {os.path.getsize(path)} bytes instead of {row.size}"
+            elif place.size != row.size:
+                yield row.path, f"has {place.size} bytes instead of {row.size}"
             elif _digest(path) != row.sha256:
                 yield row.path, "has the same size but another content"
         except OSError as error:
-            yield row.path, f"cannot be read: {error.strerror}"
+            yield row.path, f"cannot be read: {error.strerror or error}"
 
 
 def write_verified(manifest: Manifest, scanned: Scan, to: Path, *, allow_missing: bool = False) -> dict[str, int]:
@@ -267,14 +269,14 @@ def _look(task: _Task) -> dict[str, Any]:
     path = os.path.join(task.root, task.file.path)
     try:
         seen = _decode(path)
-        status = os.stat(path)
+        place = place_of(path)
     except DecodeError as error:
         return {"ok": False, "reason": error.reason, "message": error.message}
     except MemoryError:
         return {"ok": False, "reason": "too_large", "message": "it takes more memory than is allowed"}
     except OSError as error:
         return {"ok": False, "reason": "changed", "message": f"it vanished while it was read ({error.strerror})"}
-    if (status.st_size, status.st_mtime_ns) != (task.file.size, task.file.modified):
+    if (place.size, place.modified) != (task.file.size, task.file.modified):
         return {"ok": False, "reason": "changed", "message": "it was written to while it was read; scan it again"}
     return seen
 
@@ -309,7 +311,7 @@ def _decode(path: str) -> dict[str, Any]:
 
 def _digest(path: str) -> str:
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open_bytes(path) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

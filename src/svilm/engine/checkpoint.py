@@ -11,6 +11,7 @@ import os
 import pickle
 import shutil
 import warnings
+import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialized
 from torch import Tensor
+
+from svilm.models.published import load_plain
 
 _COMMIT = "COMMIT.json"
 
@@ -110,7 +113,7 @@ def load_weights(folder: Path, name: str) -> dict[str, Tensor]:
     file = folder / f"{name}.safetensors"
     try:
         return load_file(file)
-    except SafetensorError as error:
+    except (SafetensorError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{file} holds no weights ({error})") from None
 
 
@@ -121,8 +124,8 @@ def load_state(folder: Path) -> dict[str, Any]:
     """
     file = folder / "training.pt"
     try:
-        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        state: dict[str, Any] = load_plain(file)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile) as error:
         reason = str(error).partition("\n")[0]
         raise CheckpointError(f"{file} is no training state, or holds code, which is never run ({reason})") from None
     return state

@@ -58,11 +58,13 @@ def build_optimizer(config: Optim, named: Iterable[tuple[str, nn.Parameter]]) ->
         }
         for (part, decayed), parameters in sorted(groups.items())
     ]
+    # one kernel for all parameters of a group, where torch has it
+    fused = all(p.device.type in ("cpu", "cuda") for parameters in groups.values() for p in parameters)
     if config.optimizer == "sgd":
-        return torch.optim.SGD(rows, lr=config.lr, momentum=config.momentum)
+        return torch.optim.SGD(rows, lr=config.lr, momentum=config.momentum, fused=fused)
     if config.optimizer == "adam":
-        return torch.optim.Adam(rows, lr=config.lr, betas=config.betas)
-    return torch.optim.AdamW(rows, lr=config.lr, betas=config.betas)
+        return torch.optim.Adam(rows, lr=config.lr, betas=config.betas, fused=fused)
+    return torch.optim.AdamW(rows, lr=config.lr, betas=config.betas, fused=fused)
 
 
 def part_of(name: str) -> Literal["video", "text", "new"]:

@@ -6,8 +6,6 @@ import signal
 import sys
 import threading
 import time
-import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -18,10 +16,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from svilm.config import Config, ConfigError
-from svilm.engine.checkpoint import Checkpoints, load_state, load_weights
+from svilm.config import Config
+from svilm.engine.exams import Best, Exams
 from svilm.engine.logbook import Logbook
 from svilm.engine.optim import Optim, build_optimizer, rate_at, set_rate
+from svilm.engine.state import State
 from svilm.engine.task import Task, TrainingBatch
 from svilm.runtime import (
     all_agree,
@@ -75,34 +74,32 @@ class Terminated(SystemExit):
             print(f"stopped by SIGTERM at step {step}; the same command goes on from {folder}", file=sys.stderr)
 
 
-class _Termination:
-    """While it is entered, SIGTERM asks training to stop before the next step instead of killing the process."""
+class _Supply:
+    """The batches of a run; while it is entered, SIGTERM ends them before the next one instead of the process."""
 
-    def __init__(self) -> None:
+    def __init__(self, batches: Iterable[TrainingBatch]) -> None:
+        self._batches = batches
+        self._stream: Iterator[TrainingBatch] = iter(())
         self._asked = False
         self._before: Any = None
 
-    def __enter__(self) -> "_Termination":
+    def __enter__(self) -> "_Supply":
         if threading.current_thread() is threading.main_thread():  # Python takes signals nowhere else
             self._before = signal.signal(signal.SIGTERM, self._ask)
+        self._stream = iter(self._batches)
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._stream = iter(())  # whose processes end now, before anybody waits for them at the end of the program
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
 
     def _ask(self, number: int, frame: object) -> None:
         self._asked = True
 
-    def guard(self, stream: Iterator[TrainingBatch]) -> TrainingBatch | None:
+    def next(self) -> TrainingBatch | None:
         """The next batch, or None on every rank when any of them was asked to stop."""
-        try:
-            batch = None if self._asked else next(stream)
-        except RuntimeError:  # a signal to the whole process group ends the decoding workers as well
-            time.sleep(0.1)
-            if not self._asked:
-                raise
-            batch = None
+        batch = None if self._asked else next(self._stream)
         return batch if all_agree(batch is not None) else None
 
 
@@ -130,32 +127,26 @@ def train(
     a loss or gradient that is not finite, and ValueError when more clips than ``skip_budget`` allows could not be
     read.  After SIGTERM all ranks save a checkpoint of the step they have finished and raise Terminated (exit code 0).
     """
-    named = [*model.named_parameters(), *task.named_parameters()]
-    optimizer = build_optimizer(optim, named)
+    optimizer = build_optimizer(optim, [*model.named_parameters(), *task.named_parameters()])
     average = _average(model, training.average)
     used = model if average is None else average.module
-    checkpoints = Checkpoints(folder / "checkpoints")
-    best = _Best(folder, judge, used, task) if training.keep == "best" else None
-    start, meter = _resume(checkpoints, model, task, average, optimizer)
+    best = Best(folder, judge, used, task) if training.keep == "best" else None
+    exams = Exams(training.evaluate_every, steps, used, evaluate, best)
+    state = State(folder / "checkpoints", model, task, average, optimizer)
+    start, meter = state.resume(), state.meter
     if training.compile:
         _compile(model)
-    chief = rank() == 0
-
-    def save(step: int, must: bool) -> None:
-        if chief:
-            _save(checkpoints, step, model, task, average, optimizer, meter, must=must)
-
-    with Logbook(folder if chief else None, start=start, steps=steps) as logbook, _Termination() as termination:
-        stream = iter(batches(start, steps))
+    logs = folder if rank() == 0 else None
+    with Logbook(logs, start=start, steps=steps) as logbook, _Supply(batches(start, steps)) as supply:
         for step in range(start, steps):
             asked = time.monotonic()
-            batch = termination.guard(stream)
+            batch = supply.next()
             if batch is None:
-                save(step, must=True)
+                state.save(step, must=True)
                 raise Terminated(step, folder)
             waited = time.monotonic() - asked
             meter.count(batch, skip_budget)
-            if step == 0 and chief:
+            if step == 0 and rank() == 0:
                 first_batch(batch)
             rate = optim.lr * rate_at(optim, step, steps)
             set_rate(optimizer, rate)
@@ -171,14 +162,11 @@ def train(
             if last or done % training.log_every == 0:
                 logbook.show(done, {**_numbers(terms), **meter.read(), **_about(rate, norm)})
             logbook.advance()
-            if training.evaluate_every and done % training.evaluate_every == 0 and not last:
-                logbook.log(done, evaluate(used))
-            if best is not None and (last or done % (training.evaluate_every or steps) == 0):
-                logbook.log(done, {"keep/best": best.consider(done)})
+            for numbers in exams.after(done):
+                logbook.log(done, numbers)
             if last or done % training.save_every == 0:
-                save(done, must=last)
-    if best is not None:
-        best.restore()
+                state.save(done, must=last)
+    exams.end()
     return used
 
 
@@ -271,126 +259,6 @@ def _replay(folder: Path) -> str:
         recipe = "RECIPE"
     ranks = f"torchrun --nproc-per-node {world_size()} -m " if world_size() > 1 else ""
     return f"{ranks}svilm train {recipe} --to {folder} --resume"
-
-
-class _Best:
-    """The best weights so far, in ``folder``/best, where a resumed run finds them again."""
-
-    def __init__(self, folder: Path, judge: Callable[[nn.Module], float] | None, model: nn.Module, task: Task) -> None:
-        if judge is None:
-            raise ConfigError("training.keep = best needs training.validation, a manifest to choose by")
-        self._judge, self._model, self._task = judge, model, task
-        self._checkpoints = Checkpoints(folder / "best")
-
-    def consider(self, step: int) -> float:
-        """Judge the weights, keep them if they are the best, and return the number."""
-        value = self._judge(self._model)
-        best = self._checkpoints.latest()
-        if rank() == 0 and (best is None or value > load_state(best)["value"]):
-            weights = {"model": self._model.state_dict(), "task": self._task.state_dict()}
-            self._checkpoints.save(step, weights, {"value": value})
-        gather_objects(None)  # no rank looks before it is written
-        return value
-
-    def restore(self) -> None:
-        """Put the best weights back into model and task."""
-        best = self._checkpoints.latest()
-        if best is None:
-            raise AssertionError("no weights were judged")
-        self._model.load_state_dict(load_weights(best, "model"))
-        self._task.load_state_dict(load_weights(best, "task"))
-
-
-class _Meter:
-    """Counts of the run (saved with it) and speed since the last reading (not saved)."""
-
-    def __init__(self) -> None:
-        self.clips = 0
-        self.skipped: Counter[str] = Counter()
-        self._waited = self._spent = 0.0
-        self._recent = 0
-
-    def count(self, batch: TrainingBatch, budget: float) -> None:
-        """Add the clips of all ranks, so that all come to the same verdict.  Raises ValueError beyond the budget."""
-        self.clips += len(batch) * world_size()
-        none = all_agree(not batch.skipped)
-        for skipped in [] if none else gather_objects(dict(batch.skipped)):
-            self.skipped.update(skipped)
-        bad = sum(self.skipped.values())
-        if bad > max(8.0, budget * self.clips):
-            reasons = ", ".join(f"{reason}: {n}" for reason, n in self.skipped.most_common())
-            raise ValueError(
-                f"{bad} of {self.clips + bad} clips asked for could not be read ({reasons}), more than "
-                f"data.skip_budget = {budget}; prepare the manifest again with --check full, or raise the budget"
-            )
-
-    def time(self, waited: float, spent: float, clips: int) -> None:
-        self._waited, self._spent, self._recent = (
-            self._waited + waited,
-            self._spent + spent,
-            self._recent + clips,
-        )
-
-    def read(self) -> dict[str, float]:
-        spent = max(self._spent, 1e-9)
-        values = {
-            "speed/clips_per_second": self._recent / spent,
-            "speed/waiting_for_data": self._waited / spent,
-            "data/skipped": float(sum(self.skipped.values())),
-        }
-        self._waited = self._spent = 0.0
-        self._recent = 0
-        return values
-
-    def state(self) -> dict[str, Any]:
-        return {"clips": self.clips, "skipped": dict(self.skipped)}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        self.clips, self.skipped = int(state["clips"]), Counter(state["skipped"])
-
-
-def _save(
-    checkpoints: Checkpoints,
-    step: int,
-    model: nn.Module,
-    task: Task,
-    average: AveragedModel | None,
-    optimizer: torch.optim.Optimizer,
-    meter: _Meter,
-    must: bool,
-) -> None:
-    """Save a checkpoint.  When the disk is full training goes on with the one before, unless this one ``must`` be."""
-    weights = {"model": model.state_dict(), "task": task.state_dict()}
-    if average is not None:
-        weights["average"] = average.module.state_dict()
-    try:
-        checkpoints.save(step, weights, {"step": step, "optimizer": optimizer.state_dict(), **meter.state()})
-    except OSError as error:
-        if must:
-            raise
-        warnings.warn(f"no checkpoint of step {step}: {error}; training goes on", stacklevel=2)
-
-
-def _resume(
-    checkpoints: Checkpoints,
-    model: nn.Module,
-    task: Task,
-    average: AveragedModel | None,
-    optimizer: torch.optim.Optimizer,
-) -> tuple[int, _Meter]:
-    meter = _Meter()
-    latest = checkpoints.latest()
-    if latest is None:
-        return 0, meter
-    model.load_state_dict(load_weights(latest, "model"))
-    task.load_state_dict(load_weights(latest, "task"))
-    state = load_state(latest)
-    optimizer.load_state_dict(state["optimizer"])
-    meter.restore(state)
-    if average is not None:
-        average.module.load_state_dict(load_weights(latest, "average"))
-        average.n_averaged.fill_(state["step"])
-    return int(state["step"]), meter
 
 
 def _average(model: nn.Module, decay: float) -> AveragedModel | None:

@@ -34,6 +34,7 @@ from svilm.data.snippets import (
     write_origin,
     write_rows,
 )
+from svilm.data.workers import Readers
 from svilm.models.dual import DualEncoder
 from svilm.runtime import gather_objects, rank, world_size
 from svilm.types import VideoFeatures
@@ -207,11 +208,10 @@ def _encode_all(
     workers: int,
 ) -> dict[str, str]:
     """Encode this rank's videos, and return why some of them could not be."""
-    loader: DataLoader[Any] = DataLoader(
+    loader: DataLoader[Any] = Readers(
         _Chunks(videos, settings, sampling),
         batch_size=None,
         num_workers=min(workers, len(videos)),
-        worker_init_fn=_quiet_worker,
     )
     rows: dict[str, list[np.ndarray]] = {}
     failed: dict[str, str] = {}
@@ -252,7 +252,3 @@ def _picked(features: VideoFeatures, vector: Vector) -> Float[Tensor, "snippets 
     if vector == "tokens":
         return features.tokens.mean(dim=(1, 2))
     return features.embedding
-
-
-def _quiet_worker(_: int) -> None:
-    torch.set_num_threads(1)  # as in data/loader.py

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from svilm.data.loader import Key, Order
 from svilm.data.snippets import FeatureFolder, Snippets
+from svilm.data.workers import Readers
 from svilm.entries import Entry
 from svilm.models.gtad import GTADConfig, resize_features
 from svilm.models.gtad_loss import GTADTargets, gtad_targets, relative_segments
@@ -144,12 +145,11 @@ def timeline_batches(
     items: Sequence[Span], folder: FeatureFolder, network: GTADConfig, order: Order, workers: int
 ) -> DataLoader[TimelineBatch]:
     """Batches of spans in the run's order, read by worker processes."""
-    loader: DataLoader[Any] = DataLoader(  # typed by what the dataset holds, not by what collate makes
+    loader: DataLoader[Any] = Readers(  # typed by what the dataset holds, not by what collate makes
         _Timelines(items, folder, network.steps),
         batch_sampler=order,
         collate_fn=_Collate(network),
         num_workers=workers,
-        worker_init_fn=_quiet_worker,
     )
     return loader
 
@@ -167,7 +167,3 @@ def mean_features(
     weights[weights.sum(axis=1) <= 0] = 1.0
     means: np.ndarray = (weights / weights.sum(axis=1, keepdims=True)) @ snippets.rows
     return means.astype(np.float32)
-
-
-def _quiet_worker(_: int) -> None:
-    torch.set_num_threads(1)  # as in data/loader.py

@@ -5,19 +5,21 @@ other positives do not count as competitors.  Items of exactly the same similari
 reported is the expectation over all orders of them; a similarity that says nothing scores exactly chance.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 Positives = Sequence[Iterable[int]]
 """For each query the items that are right answers, at least one.  None instead means item i for query i."""
 Ties = Literal["average", "optimistic", "pessimistic"]
 RECALL_AT = (1, 5, 10)
-BLOCK_ELEMENTS = 2**23
-"""Similarities are compared in blocks of queries with at most this many numbers (64 MiB in float64)."""
+_Counts = tuple[Int[np.ndarray, " queries"], Int[np.ndarray, " queries"]]
+BLOCK_ELEMENTS = 2**22
+"""Similarities are compared in blocks of at most this many numbers."""
 
 
 @dataclass(frozen=True)
@@ -77,15 +79,72 @@ def rank_embeddings(
     items: Float[np.ndarray, "items common"],
     positives: Positives | None = None,
 ) -> Ranking:
-    """As `rank_similarity` with dot products, a block of queries at a time: the whole matrix is never kept.
+    """As `rank_similarity` with dot products, in blocks of queries and items: the whole matrix is never kept.
 
-    Products are summed in float64 and compared in float32, so that equal items tie wherever they stand.
+    Products are summed in float64 and compared in float32, so that equal items tie wherever they stand.  Most need
+    not be: a block is first computed in float32, and only what lies within its rounding error of the best positive
+    is computed again.
+
+    Beside its arguments this holds at most 16 bytes for each of BLOCK_ELEMENTS similarities, the vectors of a block
+    in float64, and some 100 bytes for each query, item and positive: under 300 MB for a million items.
+    Raises ValueError as `rank_similarity` does, and for a vector that is not finite.
     """
-    wide = items.T.astype(np.float64)
-    blocks = (
-        (queries[rows].astype(np.float64) @ wide).astype(np.float32) for rows in _row_blocks(len(queries), len(items))
-    )
-    return _rank(blocks, len(queries), len(items), positives)
+    flat, first = _flatten(positives, len(queries), len(items))
+    owner = np.repeat(np.arange(len(queries)), np.diff(np.append(first, len(flat))))
+    kind, slack = _rounding(queries, items)
+    own = _exact(queries, items, owner, flat)
+    best = np.maximum.reduceat(own, first)
+    equals = np.add.reduceat((own == best[owner]).astype(np.int64), first)
+    ahead, tied = np.zeros_like(equals), np.zeros_like(equals)
+    by_item = np.argsort(flat, kind="stable")
+    side = math.isqrt(BLOCK_ELEMENTS)
+    for columns in _slices(len(items), side):
+        inside = by_item[slice(*np.searchsorted(flat[by_item], [columns.start, columns.stop]))]
+        for rows in _slices(len(queries), side):
+            here = inside[(owner[inside] >= rows.start) & (owner[inside] < rows.stop)]
+            own_places = owner[here] - rows.start, flat[here] - columns.start
+            block = _Block(queries[rows], items[columns], own_places, best[rows])
+            more, same = block.sieved(kind, slack[rows])
+            ahead[rows] += more
+            tied[rows] += same
+    return Ranking(ahead, tied, equals)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Some queries and some items, where the queries' own positives among these stand, and the similarity to beat."""
+
+    queries: Float[np.ndarray, "queries common"]
+    items: Float[np.ndarray, "items common"]
+    positives: tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"]]
+    best: Float[np.ndarray, " queries"]
+
+    def sieved(self, kind: type[np.floating], slack: Float[np.ndarray, " queries"]) -> _Counts:
+        """How many negatives are more similar than ``best``, and how many exactly as similar, for each query.
+
+        Products in ``kind`` settle all that is further than ``slack`` from ``best``; the rest is computed exactly.
+        """
+        found = self._products(kind)
+        over = found > (self.best + slack).astype(kind)[:, None]
+        near = (found >= (self.best - slack).astype(kind)[:, None]) ^ over
+        if 64 * np.count_nonzero(near) > near.size:  # vectors that are nearly all alike
+            found = self._products(np.float64).astype(np.float32)
+            return _counts(found > self.best[:, None]), _counts(found == self.best[:, None])
+        row, column = np.nonzero(near)
+        value = _exact(self.queries, self.items, row, column)
+        more, same = (row[passed] for passed in (value > self.best[row], value == self.best[row]))
+        length = len(self.queries)
+        return _counts(over) + np.bincount(more, minlength=length), np.bincount(same, minlength=length)
+
+    def _products(self, kind: type[np.floating]) -> Float[np.ndarray, "queries items"]:
+        found = self.queries.astype(kind, copy=False) @ self.items.astype(kind, copy=False).T
+        found[self.positives] = -np.inf  # they do not compete
+        return found
+
+
+def _counts(true: Bool[np.ndarray, "queries items"]) -> Int[np.ndarray, " queries"]:
+    counts: np.ndarray = np.count_nonzero(true, axis=1)
+    return counts
 
 
 def chance(num_queries: int, num_items: int, positives: Positives | None = None) -> Ranking:
@@ -154,9 +213,47 @@ def _rank(blocks: Iterable[np.ndarray], num_queries: int, num_items: int, positi
     return Ranking(ahead, tied, equals)
 
 
+def _exact(
+    queries: Float[np.ndarray, "queries common"],
+    items: Float[np.ndarray, "items common"],
+    query: Int[np.ndarray, " pairs"],
+    item: Int[np.ndarray, " pairs"],
+) -> Float[np.ndarray, " pairs"]:
+    """Dot products of pairs, summed in float64, as float32."""
+    found = np.empty(len(query), dtype=np.float32)
+    for pairs in _row_blocks(len(query), 4 * queries.shape[1]):
+        products = queries[query[pairs]].astype(np.float64) * items[item[pairs]]
+        found[pairs] = products.sum(axis=1)
+    return found
+
+
+def _rounding(
+    queries: Float[np.ndarray, "queries common"], items: Float[np.ndarray, "items common"]
+) -> tuple[type[np.floating], Float[np.ndarray, " queries"]]:
+    """In which type to multiply, and how far a product of it may be from the exact one, for each query."""
+    long, longest = _lengths("query", queries), _lengths("item", items).max()
+    kind = np.float32 if long.max() * longest < 1e30 else np.float64
+    summing, comparing = (float(np.finfo(each).eps) / 2 for each in (kind, np.float32))
+    share = queries.shape[1] * summing + 8 * comparing
+    return kind, share * long * longest + 1e-36  # float32 is coarse near zero
+
+
+def _lengths(name: str, vectors: Float[np.ndarray, "rows common"]) -> Float[np.ndarray, " rows"]:
+    lengths: np.ndarray = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
+    if not np.isfinite(lengths).all():
+        raise ValueError(
+            f"the vector of {name} {int(np.argmin(np.isfinite(lengths)))} has no finite length, so the items cannot "
+            "be ranked; look for NaN or infinity in the embeddings"
+        )
+    return lengths
+
+
 def _row_blocks(num_rows: int, num_columns: int) -> Iterator[slice]:
-    step = max(1, BLOCK_ELEMENTS // max(1, num_columns))
-    return (slice(first, first + step) for first in range(0, num_rows, step))
+    return _slices(num_rows, max(1, BLOCK_ELEMENTS // max(1, num_columns)))
+
+
+def _slices(count: int, length: int) -> Iterator[slice]:
+    return (slice(first, first + length) for first in range(0, count, length))
 
 
 def _flatten(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from svilm.config import Config
 from svilm.models.grouping import GroupingConfig
 from svilm.models.layers import Mlp, at_least_fp32, init_weights
+from svilm.models.regions import RegionBranch, RegionConfig
 from svilm.models.text import TextEncoder, TextEncoderConfig
 from svilm.models.video import VideoEncoder, VideoEncoderConfig
 from svilm.types import TextFeatures, VideoFeatures
@@ -24,6 +25,8 @@ class DualEncoderConfig(Config):
     """The video encoder."""
     text: TextEncoderConfig = TextEncoderConfig()
     """The text encoder."""
+    regions: RegionConfig = RegionConfig()
+    """Region tokens for nouns to meet, instead of the groups; off, as the paper has none."""
     common: PositiveInt = 256
     """Width of the common space."""
     projector: Literal["linear", "mlp"] = "linear"
@@ -53,6 +56,11 @@ class DualEncoder(nn.Module):
         self.text = TextEncoder(config.text)
         self.video_projection = _projector(config, config.video.width)
         self.text_projection = _projector(config, config.text.width)
+        self.regions = None
+        if config.regions.depth:
+            v = config.video
+            self.regions = RegionBranch(config.regions, v.width, v.tubelet, v.grid, v.activation, v.norm_eps)
+            self.region_projection = _projector(config, config.regions.width)
         # one value each, kept as vectors because sharded training refuses 0-d parameters
         start = torch.full((1,), -math.log(config.temperature))
         self.contrast_log_scale = nn.Parameter(start.clone(), requires_grad=config.learn_temperature)
@@ -64,13 +72,15 @@ class DualEncoder(nn.Module):
         One projection serves groups and clip vector: the latter is the projected mean of the groups (f^v,
         section 3.4).
         """
-        tokens, groups, assignment = self.video(video)
+        regions, added = (None, None) if self.regions is None else self.regions(video)
+        tokens, groups, assignment = self.video(video, added)
         return VideoFeatures(
             tokens=tokens,
             groups=groups,
             assignment=assignment,
             embedding=_unit(self.video_projection(groups.mean(dim=1))),
             group_embedding=_unit(self.video_projection(groups)),
+            region_embedding=None if regions is None else _unit(self.region_projection(regions)),
         )
 
     def encode_text(self, ids: Int[Tensor, "texts length"], mask: Bool[Tensor, "texts length"]) -> TextFeatures:

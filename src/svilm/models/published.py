@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -71,17 +72,31 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def load_plain(file: Path) -> Any:
+    """What torch saved, as far as it is tensors and plain values; nothing in it is run.
+
+    Raises pickle.UnpicklingError for anything else, and ValueError where parts of the file are compressed, which
+    torch never does: a few kilobytes of it could fill the memory.
+    """
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as parts:
+            size, held = file.stat().st_size, parts.infolist()
+            if any(part.compress_type != zipfile.ZIP_STORED or part.file_size > size for part in held):
+                raise ValueError("parts of it are compressed")
+    return torch.load(file, map_location="cpu", weights_only=True)
+
+
 def _read(file: Path) -> dict[str, Tensor]:
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
-        data = torch.load(file, map_location="cpu", weights_only=True)
+        data = load_plain(file)
     except pickle.UnpicklingError:
         raise WeightsError(
             f"{file} holds more than tensors and was not opened, because unpickling can run foreign code; "
             "get the weights as model.safetensors"
         ) from None
-    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
         raise WeightsError(f"{file} cannot be read ({error}); fetch it again") from error
     if not isinstance(data, dict) or not all(isinstance(value, Tensor) for value in data.values()):
         raise WeightsError(f"{file} is not a table of tensors; get the weights as model.safetensors")

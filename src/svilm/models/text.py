@@ -1,7 +1,15 @@
-"""The text encoder: BERT, of which only the [CLS] state is used (sections 3.1 and 4.2)."""
+"""The text encoder: BERT, of which only the [CLS] state is used (sections 3.1 and 4.2).
+
+The weights live in transformers' BertModel, under the names that published checkpoints have.  The layers are run
+from here, because BertModel computes the last one for every word piece and we look at the first of them only.
+
+Shapes: U texts, L word pieces, D width, H heads.
+"""
 
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
@@ -29,7 +37,7 @@ class TextEncoderConfig(Config):
 
 
 class TextEncoder(nn.Module):
-    """Word pieces to one state per text, by transformers' BertModel.
+    """Word pieces to one state per text: BERT with the weights of transformers' BertModel.
 
     Raises ValueError when the settings contradict each other or a text is longer than `positions`.
     """
@@ -50,9 +58,44 @@ class TextEncoder(nn.Module):
                 f"texts of {ids.shape[1]} word pieces, but the text encoder has {self.config.positions} positions; "
                 "cut them, or raise text.positions"
             )
-        # Four axes: BertModel takes such a mask as it is; it would wait for the device to look at a 2-d one.
-        state: Tensor = self.bert(input_ids=ids, attention_mask=mask[:, None, None]).last_hidden_state[:, 0]
-        return state
+        everywhere = mask[:, None, None]  # (U, 1, 1, L): the same for all heads and queries
+        states = self._words(ids)
+        layers = self.bert.encoder.layer
+        for layer in layers[:-1]:
+            states = self._layer(layer, states, states, everywhere)
+        return self._layer(layers[-1], states[:, :1], states, everywhere).squeeze(1)
+
+    def _words(self, ids: Int[Tensor, "texts length"]) -> Float[Tensor, "texts length width"]:
+        """(U, L) -> states before the first layer (U, L, D): the word, its position, and that it is of one sentence."""
+        words = self.bert.embeddings
+        first_sentence = words.token_type_embeddings.weight[0]
+        states = words.word_embeddings(ids) + (words.position_embeddings.weight[: ids.shape[1]] + first_sentence)
+        return self._drop(words.LayerNorm(states))
+
+    def _layer(
+        self,
+        layer: Any,
+        asking: Float[Tensor, "texts asking width"],
+        states: Float[Tensor, "texts length width"],
+        mask: Bool[Tensor, "texts 1 1 length"],
+    ) -> Float[Tensor, "texts asking width"]:
+        """One layer of transformers for the states that are ``asking``, some or all of ``states``."""
+        attention = layer.attention.self
+        heads = self.config.heads
+        weight = torch.cat([attention.key.weight, attention.value.weight])
+        bias = torch.cat([attention.key.bias, attention.value.bias])
+        query = attention.query(asking).unflatten(-1, (heads, -1)).transpose(1, 2)
+        key, value = F.linear(states, weight, bias).unflatten(-1, (2, heads, -1)).permute(2, 0, 3, 1, 4)
+        dropout = self.config.dropout if self.training else 0.0
+        read = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+        read = layer.attention.output.dense(read.transpose(1, 2).flatten(2))
+        asking = layer.attention.output.LayerNorm(asking + self._drop(read))
+        inner = layer.output.dense(F.gelu(layer.intermediate.dense(asking)))
+        out: Tensor = layer.output.LayerNorm(asking + self._drop(inner))
+        return out
+
+    def _drop(self, states: Float[Tensor, "texts some width"]) -> Float[Tensor, "texts some width"]:
+        return F.dropout(states, self.config.dropout, self.training)
 
 
 def bert_config(config: TextEncoderConfig) -> Any:

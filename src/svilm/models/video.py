@@ -92,7 +92,7 @@ class VideoEncoder(nn.Module):
             block.reset()  # type: ignore[operator]
 
     def forward(
-        self, video: UInt8[Tensor, "batch frames high wide 3"]
+        self, video: UInt8[Tensor, "batch frames high wide 3"], added: Float[Tensor, "batch tokens width"] | None = None
     ) -> tuple[
         Float[Tensor, "batch steps places width"],
         Float[Tensor, "batch groups width"],
@@ -101,14 +101,15 @@ class VideoEncoder(nn.Module):
         """uint8 RGB (B, T, H, W, 3) -> video tokens (B, N_t, S, D), groups (B, M, D), shares (B, M, N_t, S).
 
         Tokens and groups have passed the final LayerNorms; the shares of each token that go to the groups are
-        those of the last grouping block.
+        those of the last grouping block.  ``added`` (B, N, D) joins the embedded tubelets.
         """
         x, (steps, rows, columns) = self.embed(video)
+        if added is not None:
+            x = x + added
         groups = self.group_tokens.to(x.dtype).expand(len(x), -1, -1)
         if self.cls is not None:
             x = torch.cat([self.cls.to(x.dtype).expand(len(x), -1, -1), x], dim=1)
         joint = self.config.groups_in_self_attention
-        num_groups = groups.shape[1]
         grouping = dict(zip(self.config.group_after, self.grouping, strict=True))
         assignment = x.new_zeros(0)
         if joint:
@@ -117,11 +118,11 @@ class VideoEncoder(nn.Module):
             x = self._run(block, x)
             if number in grouping:
                 if joint:
-                    groups, x = x[:, :num_groups], x[:, num_groups:]
+                    groups, x = x.split([groups.shape[1], x.shape[1] - groups.shape[1]], dim=1)
                 groups, assignment = grouping[number](groups, x if self.cls is None else x[:, 1:])
-                if joint:
+                if joint and number < len(self.blocks):
                     x = torch.cat([groups, x], dim=1)
-        tokens = x[:, -steps * rows * columns :]
+        tokens = x if self.cls is None else x[:, 1:]
         places = rows * columns
         return (
             self.norm(tokens).unflatten(1, (steps, places)),
@@ -141,11 +142,17 @@ class VideoEncoder(nn.Module):
                 f"{t}x{p}x{q}; choose multiples"
             )
         grid = (frames // t, height // p, width // q)
-        pixels = (video.to(self.patch.weight.dtype) - self.pixel_mean) / self.pixel_std
-        pixels = pixels.unflatten(3, (grid[2], q)).unflatten(2, (grid[1], p)).unflatten(1, (grid[0], t))
-        # (B, steps, t, rows, p, columns, q, 3) -> (B, N, 3 t p q), the order of a Conv3d kernel
-        tubelets = pixels.permute(0, 1, 3, 5, 7, 2, 4, 6).flatten(4).flatten(1, 3)
-        return self.patch(tubelets) + self.positions(grid), grid
+        # (B, steps, t, rows, p, columns, q 3) -> (B, N, t p q 3): whole stretches of bytes are moved, colours last
+        pixels = video.flatten(3).unflatten(3, (grid[2], -1)).unflatten(2, (grid[1], p)).unflatten(1, (grid[0], t))
+        tubelets = pixels.permute(0, 1, 3, 5, 2, 4, 6).flatten(4).flatten(1, 3)
+        weight, bias = self._patch_of_bytes()
+        centred = (tubelets - 128).view(torch.int8)  # exact in half precision too
+        return F.linear(centred.to(weight.dtype), weight, bias) + self.positions(grid), grid
+
+    def _patch_of_bytes(self) -> tuple[Float[Tensor, "width pixels"], Float[Tensor, " width"]]:
+        """The patch embedding for bytes less 128, colours last: the normalisation of the pixels is in its weights."""
+        kernel = self.patch.weight.unflatten(1, (3, -1)).transpose(1, 2) / self.pixel_std  # (D, t p q, 3)
+        return kernel.flatten(1), self.patch.bias + (kernel * (128 - self.pixel_mean)).sum(dim=(1, 2))
 
     def positions(self, grid: Grid) -> Float[Tensor, "tokens width"]:
         """Position table for a grid (steps, rows, columns), interpolated when the settings have another."""

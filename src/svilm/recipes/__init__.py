@@ -12,6 +12,7 @@ RECIPES: dict[str, Callable[[], Run]] = {
     function.__name__.replace("_", "-"): function
     for function in (
         pretrain.tiny,
+        pretrain.tiny_regions,
         pretrain.tiny_contrastive,
         pretrain.tiny_grounding,
         pretrain.tiny_grouping,

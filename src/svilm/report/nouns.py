@@ -6,21 +6,44 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
+from PIL import Image
 
 from svilm import draw
+from svilm.config import ConfigError
+from svilm.data.loader import StillClip
 from svilm.data.manifest import Entry, Manifest
-from svilm.data.sample import Clip
-from svilm.data.world import ClipTruth, WorldError, read_truth
+from svilm.data.world import ClipTruth, WorldError
+from svilm.metrics.grounding import Boxes, grounded
 from svilm.model import HeatMap, SViLM
+from svilm.report import numbers
 from svilm.report.common import caption_of, open_manifest, still
 from svilm.run import Run
+from svilm.tasks.grounding import asked, truth_of
 
 CLIPS = 4
 """Clips shown, and measured where no true boxes are known."""
 CLIPS_MEASURED = 40
 """Clips over which the heat inside true boxes is measured."""
+CLIPS_DRAWN = 8
+"""Clips in grounding.png."""
 NOUNS = 2
 STRIP_SIDE, STRIP_GAP = 96, 3
+COLUMNS = {
+    "pointing": "hottest pixel on it",
+    "pointing_with_distractor": "with another thing in sight",
+    "on_distractor": "hottest pixel on that",
+    "iou": "IoU of the warm half",
+    "energy": "heat inside its box",
+}
+"""Metrics of grounding in the table, with the heads of their columns."""
+BLIND = {
+    "untrained": "The same model, untrained",
+    "contrast": "Most salient place (colour contrast)",
+    "motion": "Where most changes",
+    "centre": "Middle of the picture",
+    "chance": "Chance",
+}
+"""What stands beside the model in that table."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +84,9 @@ class Heats:
     share: Share | None
     nouns: int
     clips: int
+    table: tuple[numbers.Row, ...] = ()
+    """Scores of all test clips, where the run was asked for them (grounding.manifest)."""
+    columns: tuple[str, ...] = tuple(COLUMNS.values())
 
 
 def heats(run: Run, model: SViLM) -> Heats:
@@ -79,10 +105,12 @@ def heats(run: Run, model: SViLM) -> Heats:
         nouns = entry.nouns[0][:NOUNS] if entry.nouns else ()
         if not nouns:
             continue
-        clip = still(manifest, entry, model.config.sampling)
-        maps = [model.ground(clip.frames, noun) for noun in nouns]
-        boxes = [_boxes(truth.get(Path(entry.video).stem), noun, clip) for noun in nouns]
-        measured = [inside_boxes(found.heat, box) for found, box in zip(maps, boxes, strict=True)]
+        clip = _still(manifest, entry, model)
+        kind, temperature = run.grounding.kind, run.grounding.temperature
+        maps = [model.ground(clip.frames, noun, kind=kind, temperature=temperature) for noun in nouns]
+        known = {each.noun: each.box for each in asked(clip, truth.get(Path(entry.video).stem))}
+        boxes = [known.get(noun) for noun in nouns]
+        measured = [_share(found.heat, box) for found, box in zip(maps, boxes, strict=True)]
         shares += [share for share in measured if share is not None]
         clips += 1
         if len(rows) < CLIPS:
@@ -96,77 +124,62 @@ def heats(run: Run, model: SViLM) -> Heats:
     return Heats(tuple(rows), mean, len(shares), clips)
 
 
-def inside_boxes(heat: Float[np.ndarray, "frames high wide"], boxes: Sequence[draw.Box | None]) -> Share | None:
-    """Share of the heat inside the boxes of its frames, over the whole clip; None without any box or heat.
-
-    Boxes are xyxy in [0, 1]; heat in a frame without a box counts as outside.
-    """
-    high, wide = heat.shape[1:]
-    mask = np.zeros(heat.shape, dtype=bool)
-    for frame, box in enumerate(boxes):
-        if box is not None:
-            left, top = int(box[0] * wide), int(box[1] * high)
-            mask[frame, top : max(round(box[3] * high), top + 1), left : max(round(box[2] * wide), left + 1)] = True
-    if not mask.any() or not heat.sum():
-        return None
-    return Share(float(heat[mask].sum() / heat.sum()), float(mask.mean()))
+def draw_nouns(run: Run, folder: Path) -> Path:
+    """Draw heat and true boxes of the first nouns of the grounding manifest into ``folder``/grounding.png."""
+    model = SViLM.from_pretrained(folder, run.device)
+    manifest = Manifest(run.grounding.manifest)
+    truth = truth_of(manifest, run.grounding.truth)
+    strips = []
+    for entry in list(manifest)[:CLIPS_DRAWN]:
+        clip = _still(manifest, entry, model)
+        for each in asked(clip, truth.get(Path(entry.video).stem)):
+            found = model.ground(clip.frames, each.noun, kind=run.grounding.kind, temperature=run.grounding.temperature)
+            strips.append(_strip(found, each.box))
+    path = folder / "grounding.png"
+    Image.fromarray(np.concatenate(strips, axis=0)).save(path)
+    return path
 
 
 def _row(
     entry: Entry,
-    clip: Clip,
+    clip: StillClip,
     maps: Sequence[HeatMap],
-    boxes: Sequence[Sequence[draw.Box | None]],
+    boxes: Sequence[Boxes | None],
     shares: Sequence[Share | None],
 ) -> HeatRow:
     frames = clip.frames.numpy()
     chosen = draw.evenly(len(frames))
     nouns = []
     for found, box, share in zip(maps, boxes, shares, strict=True):
-        pictures = draw.resized(draw.with_heat(frames[chosen], found.heat[chosen]), STRIP_SIDE)
-        pictures = draw.with_boxes(pictures, [box[frame] for frame in chosen])
-        uri = draw.as_data_uri(draw.strip(pictures, STRIP_GAP))
+        uri = draw.as_data_uri(_strip(found, box))
         nouns.append(Heat(found.noun, uri, found.similarity, found.group, share))
     plain = draw.as_data_uri(draw.strip(draw.resized(frames[chosen], STRIP_SIDE), STRIP_GAP))
     seconds = tuple(f"{clip.seconds[frame]:.2f} s" for frame in chosen)
     return HeatRow(entry.id, caption_of(entry), plain, seconds, tuple(nouns))
 
 
-# Truth
+def _strip(found: HeatMap, box: Boxes | None) -> np.ndarray:
+    """A few frames with heat, and with the true box where it is known and seen."""
+    chosen = draw.evenly(len(found.frames))
+    pictures = draw.resized(draw.with_heat(found.frames[chosen], found.heat[chosen]), STRIP_SIDE)
+    if box is not None:
+        pictures = draw.with_boxes(pictures, [None if np.isnan(one[0]) else tuple(one) for one in box[chosen].tolist()])
+    return draw.strip(pictures, STRIP_GAP)
+
+
+def _share(heat: Float[np.ndarray, "frames high wide"], box: Boxes | None) -> Share | None:
+    found = None if box is None else grounded(heat, box, np.zeros((0, len(heat), 4)))
+    return None if found is None else Share(found.energy, found.area)
 
 
 def _truth_beside(manifest: Manifest) -> dict[str, ClipTruth]:
     """Exact boxes by name of the video, when the videos are those of a drawn world."""
-    for folder in (manifest.root, manifest.root.parent):
-        if (folder / "truth.jsonl").is_file():
-            try:
-                return {record.id: record for record in read_truth(folder)}
-            except WorldError:
-                return {}
-    return {}
-
-
-def _boxes(truth: ClipTruth | None, noun: str, clip: Clip) -> tuple[draw.Box | None, ...]:
-    """The true box of a noun in each frame of a clip, as part of what the clip shows of the picture.
-
-    None where it is unknown, not seen, or outside.
-    """
-    nothing = (None,) * len(clip.frames)
-    if truth is None:
-        return nothing
     try:
-        boxes = truth.boxes(noun)
-    except KeyError:
-        return nothing
-    numbers = (min(int(second * truth.fps + 1e-3), len(boxes) - 1) for second in clip.seconds)
-    return tuple(seen_through(clip.box, boxes[number]) for number in numbers)
+        return truth_of(manifest)
+    except (ConfigError, WorldError):
+        return {}
 
 
-def seen_through(window: draw.Box, box: draw.Box | None) -> draw.Box | None:
-    """A box of the whole picture as part of a window of it, cut at the window's edges; None if outside."""
-    if box is None:
-        return None
-    x0, y0, wide, high = window[0], window[1], window[2] - window[0], window[3] - window[1]
-    left, right = max((box[0] - x0) / wide, 0.0), min((box[2] - x0) / wide, 1.0)
-    top, bottom = max((box[1] - y0) / high, 0.0), min((box[3] - y0) / high, 1.0)
-    return (left, top, right, bottom) if left < right and top < bottom else None
+def _still(manifest: Manifest, entry: Entry, model: SViLM) -> StillClip:
+    clip = still(manifest, entry, model.config.sampling)
+    return StillClip(entry, clip.frames, clip.seconds, clip.box)

@@ -214,7 +214,39 @@ def headline(files: Files, baseline: Files | None) -> list[Tile]:
             value = scores[f"temporal/{key}"]
             beside = _beside(files, baseline, "temporal", key, "{:.2f}")
             tiles.append(Tile(title, fixed(value, 2), "", beside, "scenes", min(1.0, max(0.0, value))))
-    return tiles
+    return [*tiles, *pointing_tile(files, baseline)]
+
+
+def beside_table(
+    files: Files, other: Files | None, family: str, columns: Sequence[str], blind: Mapping[str, str]
+) -> tuple[Row, ...]:
+    """Scores of a family beside a baseline run and the families named ``family_key`` for each key of ``blind``.
+
+    Empty when the run has no such scores.
+    """
+    sources = [("This run", files.scores, family)]
+    if other is not None:
+        sources.append((f"Baseline {other.short}", other.scores, family))
+    sources += [(words, files.scores, f"{family}_{key}") for key, words in blind.items()]
+    rows = []
+    for number, (title, scores, name) in enumerate(sources):
+        values = [scores.get(f"{name}/{column}") for column in columns]
+        if any(value is not None for value in values):
+            cells = tuple("" if value is None else fixed(value, 1) for value in values)
+            rows.append(Row(title, cells, own=number == 0))
+    return tuple(rows) if rows and rows[0].own else ()
+
+
+def pointing_tile(files: Files, baseline: Files | None) -> list[Tile]:
+    """The headline of grounding: how often the hottest pixel lies on the named thing, the best blind map marked."""
+    metric = "pointing_with_distractor"
+    if f"grounding/{metric}" not in files.scores:
+        return []
+    value = files.scores[f"grounding/{metric}"]
+    blind = [files.scores.get(f"grounding_{name}/{metric}", 0.0) for name in ("contrast", "motion", "centre", "chance")]
+    beside = (f"most salient place {max(blind):.1f} %", *_beside(files, baseline, "grounding", metric, "{:.1f} %"))
+    title = "Noun pointed at, with another thing in sight"
+    return [Tile(title, f"{value:.1f}", "%", beside, "nouns", value / 100, max(blind) / 100)]
 
 
 def heat_tile(inside: float, area: float) -> Tile:

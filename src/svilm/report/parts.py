@@ -1,7 +1,7 @@
 """What the report shows of a run, part by part; each part has a template of its name."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
@@ -71,7 +71,7 @@ def view(files: Files, other: Files | None, queries: int, id: str = "") -> View:
         main = _task_parts(files, other, queries, model)
     parts = (*main, *_training_parts(files, other))
     for part in parts:
-        if isinstance(part.shown, nouns.Heats) and part.shown.share is not None:
+        if isinstance(part.shown, nouns.Heats) and part.shown.share is not None and not part.shown.table:
             tiles.append(numbers.heat_tile(part.shown.share.inside, part.shown.share.area))
     return View(
         files,
@@ -93,7 +93,8 @@ def _pretrain_parts(files: Files, other: Files | None, queries: int, model: SViL
     if files.run.temporal.manifest or not files.run.start.model:
         yield _scenes_part(files, other, model)
     if not files.run.start.model:
-        heats = attempt(lambda: nouns.heats(files.run, _there(model)))
+        table = numbers.beside_table(files, other, "grounding", tuple(nouns.COLUMNS), nouns.BLIND)
+        heats = attempt(lambda: replace(nouns.heats(files.run, _there(model)), table=table))
         yield Part("nouns", "Nouns", "Where the model sees a noun", heats)
 
 
@@ -125,10 +126,11 @@ def _retrieval_parts(files: Files, other: Files | None, queries: int, model: SVi
 def _scenes_part(files: Files, other: Files | None, model: SViLM | Absent) -> Part:
     def build() -> scenes.Scenes:
         own = scenes.Viewer("This run", files.run, _there(model))
-        if other is None:
-            return scenes.scenes(own, None)
-        beside = SViLM.from_pretrained(other.folder)
-        return scenes.scenes(own, scenes.Viewer(f"Baseline {other.short}", other.run, beside))
+        beside = None
+        if other is not None:
+            beside = scenes.Viewer(f"Baseline {other.short}", other.run, SViLM.from_pretrained(other.folder))
+        table = numbers.beside_table(files, other, "temporal", tuple(scenes.COLUMNS), scenes.BLIND)
+        return replace(scenes.scenes(own, beside), table=table)
 
     return Part("scenes", "Scene changes", "Telling scenes apart", attempt(build))
 

@@ -11,12 +11,26 @@ from svilm.metrics.similarity import SceneSimilarity, within_and_across
 from svilm.model import SViLM
 from svilm.models.dual import DualEncoder
 from svilm.report.common import caption_of, open_manifest, still, without_workers
+from svilm.report.numbers import Row
 from svilm.run import Run, Start, initial_encoder, reader_of
 from svilm.tasks.temporal import SceneClip, scene_clips
 
 CLIPS = 4
 """Clips whose matrices are shown; the means are over all."""
 THUMBNAIL_SIDE = 48
+COLUMNS = {
+    "boundary_f1": "boundaries within a tubelet, F1",
+    "boundary_f1_half": "within half a tubelet, F1",
+    "assignment_accuracy": "pasted moments told apart",
+}
+"""Further temporal scores, with the heads of their columns."""
+BLIND = {
+    "untrained": "The same model, untrained",
+    "pixels": "Mean pictures of the moments, no model",
+    "middle": "Middle of the clip",
+    "chance": "Chance",
+}
+"""What stands beside the model in that table."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +71,9 @@ class Scenes:
     clips: int
     bar: str
     """Markup."""
+    table: tuple[Row, ...] = ()
+    """Boundaries and pasted moments."""
+    columns: tuple[str, ...] = tuple(COLUMNS.values())
 
 
 @dataclass(frozen=True)

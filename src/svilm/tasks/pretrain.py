@@ -67,22 +67,22 @@ class PretrainTask(Task):
     def features(self, model: nn.Module, batch: Batch) -> Features:
         """Vectors of each clip, its caption and its nouns, clip tokens, and which groups its tokens chose.
 
-        video (B, E), groups (B, M, E), steps (B, N_t, D), caption (B, E), usage (B, M), and nouns (B, K, E) if
-        they are grounded.
+        video (B, E), groups (B, M, E) (the regions where the model has such), steps (B, N_t, D), caption (B, E),
+        usage (B, M), and nouns (B, K, E) if they are grounded.
         """
         dual = cast(DualEncoder, model)
-        video = dual.encode_video(batch.video)
-        if self.config.grounding:
+        if self.config.grounding:  # texts first: their lengths are asked for, which must not wait for the video
             text = encode_packed(dual, batch.text_ids, batch.text_mask)
             words = {"caption": text[batch.caption_index], "nouns": text[batch.noun_index]}
         else:
             rows = batch.caption_index
             words = {"caption": dual.encode_text(batch.text_ids[rows], batch.text_mask[rows]).embedding}
-        winner = video.assignment.flatten(2).argmax(dim=1)
+        video = dual.encode_video(batch.video)
+        winner = video.assignment.flatten(2).max(dim=1).indices
         chosen = torch.nn.functional.one_hot(winner, video.assignment.shape[1])
         return {
             "video": video.embedding,
-            "groups": video.group_embedding,
+            "groups": video.group_embedding if video.region_embedding is None else video.region_embedding.flatten(1, 2),
             "steps": video.tokens.mean(dim=2),
             "usage": chosen.float().mean(dim=1),
             **words,

@@ -9,7 +9,15 @@ from pydantic import Field
 from svilm.config import Config
 from svilm.data.loader import StillClip
 from svilm.data.manifest import Manifest
-from svilm.metrics.retrieval import Positives, Ranking, Ties, chance, dual_softmax, inverted, rank_similarity
+from svilm.metrics.retrieval import (
+    Ranking,
+    Ties,
+    chance,
+    dual_softmax,
+    inverted,
+    rank_embeddings,
+    rank_similarity,
+)
 from svilm.models.dual import DualEncoder
 from svilm.tasks.common import Reader, encode_clips, encode_texts
 from svilm.types import Scores, VideoFeatures
@@ -54,13 +62,15 @@ def encode(model: DualEncoder, manifest: Manifest, reader: Reader) -> Vectors:
 
 def score(vectors: Vectors, manifest: Manifest, config: Retrieval, sampling: str) -> Scores:
     """Recall and ranks in both directions beside chance; names begin with ``retrieval/``."""
-    similarity = vectors.similarity
     positives = [[clip] for clip in vectors.owner]
     back = inverted(positives, len(vectors.clips))
-    metrics = _both("retrieval", similarity, positives, back, config.ties)
-    if config.dual_softmax:
-        reranked = dual_softmax(similarity, config.dual_softmax).astype(np.float64)
-        metrics |= _both("retrieval_transductive", reranked, positives, back, config.ties)
+    found = rank_embeddings(vectors.captions, vectors.clips, positives)
+    found_back = rank_embeddings(vectors.clips, vectors.captions, back)
+    metrics = _both("retrieval", found, found_back, config.ties)
+    if config.dual_softmax:  # needs all similarities at once
+        reranked = dual_softmax(vectors.similarity, config.dual_softmax).astype(np.float64)
+        found, found_back = rank_similarity(reranked, positives), rank_similarity(reranked.T, back)
+        metrics |= _both("retrieval_transductive", found, found_back, config.ties)
     metrics |= _named(
         "retrieval_chance/text_to_video", chance(len(vectors.owner), len(vectors.clips), positives), config.ties
     )
@@ -76,10 +86,8 @@ def _embedding(clip: StillClip, features: VideoFeatures, row: int) -> np.ndarray
     return vector
 
 
-def _both(name: str, similarity: np.ndarray, positives: Positives, back: Positives, ties: Ties) -> dict[str, float]:
-    return _named(f"{name}/text_to_video", rank_similarity(similarity, positives), ties) | _named(
-        f"{name}/video_to_text", rank_similarity(similarity.T, back), ties
-    )
+def _both(name: str, text_to_video: Ranking, video_to_text: Ranking, ties: Ties) -> dict[str, float]:
+    return _named(f"{name}/text_to_video", text_to_video, ties) | _named(f"{name}/video_to_text", video_to_text, ties)
 
 
 def _named(prefix: str, ranking: Ranking, ties: Ties) -> dict[str, float]:

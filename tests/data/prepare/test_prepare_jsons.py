@@ -23,6 +23,8 @@ BROKEN = {
     "no colon": '{"a" 1}',
     "number as key": "{1: 2}",
     "double key": '{"a": {"x": 1, "x": 2}}',
+    "double item": '{"a": {"x": 1}, "b": 1, "a": {"x": 2}}',
+    "too large a number": '{"a": 1e999}',
     "NaN": '{"a": NaN}',
     "infinite": '{"a": [-Infinity]}',
     "deep": '{"a": ' + "[" * 100_000 + "]" * 100_000 + "}",

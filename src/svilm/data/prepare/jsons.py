@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from svilm.data.prepare.tables import PrepareError, Refusal, Row, lines, shortened
+from svilm.data.strict import DECODER, NotStrict, parse
 
 PIECE = 1 << 20
 """Characters read at once."""
@@ -14,29 +15,10 @@ MAX_VALUE = 1 << 28
 """Characters of one value, for instance all captions of a video."""
 
 
-class _Strict(ValueError):
-    """Something that Python's reader would let pass."""
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):  # the last one would win, and with it a value that nobody checked
-        double = next(key for key, _ in pairs if sum(key == other for other, _ in pairs) > 1)
-        raise _Strict(f"key {shortened(double)!r} occurs twice in one object")
-    return found
-
-
-def _no_constant(name: str) -> float:
-    raise _Strict(f"{name} is not a number")
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
-
-
 def load_json(path: Path) -> Any:
     """The whole file.  Raises PrepareError if it is missing, not UTF-8 or not strict JSON."""
     with _opened(path) as file:
-        return _DECODER.decode(file.read().strip())
+        return parse(file.read().strip())
 
 
 def json_rows(path: Path) -> Iterator[Row | Refusal]:
@@ -47,7 +29,7 @@ def json_rows(path: Path) -> Iterator[Row | Refusal]:
             continue
         place = f"line {line[0]}"
         try:
-            value = _DECODER.decode(line[1].strip())
+            value = parse(line[1].strip())
         except (ValueError, RecursionError) as error:
             yield Refusal(place, "not JSON", shortened(str(error) or "nested too deep"))
             continue
@@ -56,8 +38,10 @@ def json_rows(path: Path) -> Iterator[Row | Refusal]:
 
 def json_objects(path: Path) -> Iterator[Row | Refusal]:
     """The objects of a file that is one JSON list or JSON Lines, whichever it is; any other value is refused."""
-    with _opened(path) as file:
-        is_list = file.read(1024).lstrip().startswith("[")
+    if not path.is_file():
+        raise PrepareError(f"{path}: no such file")
+    with open(path, "rb") as file:
+        is_list = file.read(1024).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
     if not is_list:
         yield from json_rows(path)
         return
@@ -75,15 +59,19 @@ def json_items(path: Path) -> Iterator[tuple[str, Any]]:
         window = _Window(file)
         window.expect("{")
         mark = window.expect("}") if window.peek() == "}" else ","
+        seen = set[int]()  # hashes, of which a million take less room than of keys
         while mark == ",":
             key = window.value()
             if not isinstance(key, str):
-                raise _Strict(f"{shortened(key)} cannot be a key")
+                raise NotStrict(f"{shortened(key)} cannot be a key")
+            if hash(key) in seen:
+                raise NotStrict(f"key {shortened(key)!r} occurs twice in one object")
+            seen.add(hash(key))
             window.expect(":")
             yield key, window.value()
             mark = window.expect(",}")
         if window.peek():
-            raise _Strict("there is more after the end of the object")
+            raise NotStrict("there is more after the end of the object")
 
 
 @contextmanager
@@ -95,13 +83,24 @@ def _opened(path: Path) -> Iterator[TextIO]:
         with open(path, encoding="utf-8-sig") as file:
             yield file
     except UnicodeDecodeError as error:
-        raise PrepareError(f"{path}: not UTF-8 ({error.reason})") from None
+        raise PrepareError(f"{path}: {_first_bad_line(path)}not UTF-8 ({error.reason})") from None
     except RecursionError:
         raise PrepareError(f"{path}: nested too deep") from None
     except PrepareError:
         raise
-    except ValueError as error:  # _Strict, JSONDecodeError, or a number with thousands of digits
+    except ValueError as error:  # NotStrict, JSONDecodeError, or a number with thousands of digits
         raise PrepareError(f"{path}: not the JSON that is wanted: {error}") from None
+
+
+def _first_bad_line(path: Path) -> str:
+    """The line that is not UTF-8, as messages begin."""
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return f"line {number}: "
+    return ""
 
 
 class _Window:
@@ -113,7 +112,7 @@ class _Window:
     def _more(self) -> bool:
         """Let go of what was read and add as much again; False at the end of the file."""
         if len(self._text) - self._at > MAX_VALUE:
-            raise _Strict(f"the value at character {self._before + self._at} has no end")
+            raise NotStrict(f"the value at character {self._before + self._at} has no end")
         piece = self._file.read(max(PIECE, len(self._text)))
         self._before += self._at
         self._text, self._at = self._text[self._at :] + piece, 0
@@ -134,7 +133,7 @@ class _Window:
         mark = self.peek()
         if not mark or mark not in marks:
             found = repr(mark) if mark else "the end of the file"
-            raise _Strict(f"expected {' or '.join(marks)} at character {self._before + self._at}, found {found}")
+            raise NotStrict(f"expected {' or '.join(marks)} at character {self._before + self._at}, found {found}")
         self._at += 1
         return mark
 
@@ -143,11 +142,13 @@ class _Window:
         self.peek()
         while True:
             try:
-                value, end = _DECODER.raw_decode(self._text, self._at)
+                value, end = DECODER.raw_decode(self._text, self._at)
+            except NotStrict as error:
+                raise NotStrict(f"{error}, in the value at character {self._before + self._at}") from None
             except json.JSONDecodeError as error:
                 cut = error.msg.startswith("Unterminated") or error.pos > len(self._text) - 16
                 if not (cut and self._more()):
-                    raise _Strict(f"{error.msg} at character {self._before + error.pos}") from None
+                    raise NotStrict(f"{error.msg} at character {self._before + error.pos}") from None
             else:
                 length = end - self._at
                 if end + 4 < len(self._text) or not self._more():  # "1.5e" may be the first part of 1.5e+30

@@ -111,7 +111,7 @@ def _sound(text: str, what: str) -> str:
 
 def seconds(text: str) -> float:
     """Seconds as written: "12.5", "1:02.5" or "0:01:02.5".  Raises BadRow for anything else."""
-    match = re.fullmatch(r"(?:(?:(\d{1,3}):)?(\d{1,2}):)?(\d{1,12}(?:\.\d{0,12})?(?:[eE][+-]?\d\d?)?)", text, re.ASCII)
+    match = re.fullmatch(r"(?:(?:(\d{1,3}):)?(\d{1,2}):)?(\d{1,12}(?:\.\d{0,20})?(?:[eE][+-]?\d\d?)?)", text, re.ASCII)
     if match is None:
         raise BadRow("not a time", shortened(text))
     hours, minutes, rest = (float(part or 0) for part in match.groups())

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from svilm.data.prepare import Check
 from svilm.data.prepare.tables import BadRow, PrepareError, shortened
+from svilm.data.shards import place_of
 
 EXTENSIONS = (
     *(".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ts"),
@@ -54,8 +55,11 @@ class VideoFolder:
 
         ``name`` is a path below the root, with or without its extension, or the bare name of a video anywhere
         below it.  A name whose extension is another than the file's counts as found, since videos get
-        re-encoded.  Raises BadRow for a name that leaves the root, and for one that several videos bear.
+        re-encoded.  "00000.tar/KEY.mp4" is a member of a tar, by its full path alone.  Raises BadRow for a name
+        that leaves the root, and for one that several videos bear.
         """
+        if ".tar/" in name:
+            return self._member(name)
         found = self._find(name)
         if found is None and "/" in name:
             found = self._find(self._inside(name))
@@ -73,6 +77,13 @@ class VideoFolder:
             if found:
                 return min(found, key=_rank)
         return None
+
+    def _member(self, name: str) -> str | None:
+        inside = self._inside(name)
+        try:
+            return None if place_of(os.path.join(self.root, inside)).whole else inside
+        except (OSError, ValueError):
+            return None
 
     def _inside(self, name: str) -> str:
         """A path in plain form, relative to the root."""

@@ -3,41 +3,54 @@
 Both share the weights and take a training step (forward and backward) on two videos at the size of ActivityNet.
 """
 
-import ctypes
-import multiprocessing
-import re
-import sys
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from svilm.bench import apart
+from svilm.bench.frame import How, Row, compare, lower, not_measured
 from svilm.models.gtad import GTAD, GTADConfig, nearest, regions
 from svilm.models.gtad_align import alignment
 
 VIDEOS = 2
-M_MMAP_THRESHOLD = -3
-"""Of mallopt(3)."""
+NAME = "G-TAD training step, fused against materialised"
+SMALL = GTADConfig(channels=8, steps=8, longest=8)
 
 
-def training_steps(config: GTADConfig | None = None) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
-    """A training step of ours and one of the materialised form; each returns the maps."""
+def rows(how: How) -> Iterator[Row]:
+    """Time and peak memory of a training step."""
+    config = SMALL if how.quick else GTADConfig.activitynet()
+    ours, peer = (training_step(config, materialised) for materialised in (False, True))
+    torch.testing.assert_close(ours(), peer(), atol=1e-5, rtol=0)
+    yield compare(NAME, ours, peer, min(how.repetitions, 2))  # the peer takes many seconds
+    if not apart.can_measure():
+        yield not_measured(f"{NAME}: peak memory", apart.WHY_NOT)
+        return
+    mine, theirs = (
+        apart.cost(training_step, (config, materialised), (SMALL, materialised)).megabytes
+        for materialised in (False, True)
+    )
+    yield lower(f"{NAME}: peak memory", mine, theirs, "MB")
+
+
+def training_step(config: GTADConfig, materialised: bool) -> Callable[[], Tensor]:
+    """A training step of ours or of the materialised form, from equal weights; a call returns the maps."""
     torch.manual_seed(0)
-    config = config or GTADConfig.activitynet()
     network = GTAD(config)
     features = torch.randn(VIDEOS, config.channels, config.steps)
     target = torch.rand(VIDEOS, 2, config.longest, config.steps) * network.valid
-    materialised = Materialised(network)
+    peer = Materialised(network) if materialised else None
 
-    def step(maps: Callable[[Tensor], Tensor]) -> Tensor:
+    def step() -> Tensor:
         network.zero_grad()
-        found = maps(features) * network.valid
+        maps = network(features).maps if peer is None else peer(features)
+        found = maps * network.valid
         (found - target).square().sum().backward()
         return found.detach()
 
-    return lambda: step(lambda each: network(each).maps), lambda: step(materialised)
+    return step
 
 
 class Materialised:
@@ -70,35 +83,6 @@ class Materialised:
             )
             for source, matrix, kernel in zip((nodes, context), self.matrices, kernels, strict=True)
         ]
+        assert mix.bias is not None
         hidden = parts[0] + parts[1] + mix.bias[:, None, None]
         return network.head(hidden).sigmoid()
-
-
-def peaks() -> tuple[float, float] | None:
-    """Peak memory of one training step above what the process holds before it, ours and materialised, in MB.
-
-    Each in a fresh process.  None where the system does not tell (it is read from /proc).
-    """
-    if not sys.platform.startswith("linux"):
-        return None
-    fresh = multiprocessing.get_context("spawn")
-    with fresh.Pool(1, maxtasksperchild=1) as pool:
-        ours, peer = pool.map(_peak, (0, 1), chunksize=1)
-    return ours, peer
-
-
-def _peak(which: int) -> float:
-    torch.set_num_threads(1)
-    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 16)  # what is freed leaves the process at once
-    training_steps(GTADConfig(channels=8, steps=8, longest=8))[which]()  # what is loaded at the first step
-    step = training_steps()[which]
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = _megabytes("VmRSS")
-    step()
-    return _megabytes("VmHWM") - before
-
-
-def _megabytes(name: str) -> float:
-    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found[1]) / 1024

@@ -1,0 +1,75 @@
+"""Time and peak memory of a piece of work in a process of its own."""
+
+import ctypes
+import multiprocessing
+import re
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+Make = Callable[..., Callable[[], object]]
+Arguments = tuple[Any, ...]
+M_MMAP_THRESHOLD = -3
+"""Of mallopt(3)."""
+PAGE = 1 / 256
+"""Megabytes; the least that can be seen."""
+WHY_NOT = "peak memory of a process is read from Linux's /proc"
+
+
+class Cost(NamedTuple):
+    """What a call took."""
+
+    seconds: float
+    megabytes: float
+    """Most memory above what the process held before the call."""
+
+
+def can_measure() -> bool:
+    """Whether the system tells the peak memory of a process."""
+    return sys.platform.startswith("linux")
+
+
+def cost(make: Make, arguments: Arguments, first: Arguments) -> Cost:
+    """What a call of ``make(*arguments)`` takes in a fresh process; see `costs`.
+
+    A call of ``make(*first)``, something small, comes before it, so that libraries are loaded by then.
+    """
+    return costs(make, [first, arguments])[1]
+
+
+def costs(make: Make, sizes: Sequence[Arguments], repetitions: int = 1) -> list[Cost]:
+    """What a call of each ``make(*arguments)`` takes, one after the other in a fresh process.
+
+    With several ``repetitions`` the seconds are their median, the first one left out.  ``make`` is a function of a
+    module, and the arguments can be pickled.  Only where `can_measure` says so.
+    """
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_costs, (make, sizes, repetitions, torch.get_num_threads()))
+
+
+def _costs(make: Make, sizes: Sequence[Arguments], repetitions: int, threads: int) -> list[Cost]:
+    torch.set_num_threads(threads)
+    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 16)  # what is freed leaves the process at once
+    return [_cost(make(*arguments), repetitions) for arguments in sizes]
+
+
+def _cost(work: Callable[[], object], repetitions: int) -> Cost:
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = _megabytes("VmRSS")
+    seconds = []
+    for _ in range(repetitions):
+        begun = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - begun)
+    return Cost(statistics.median(seconds[1:] or seconds), max(_megabytes("VmHWM") - before, PAGE))
+
+
+def _megabytes(name: str) -> float:
+    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
+    assert found is not None
+    return int(found[1]) / 1024

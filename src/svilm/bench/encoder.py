@@ -1,0 +1,158 @@
+"""The video encoder and its grouping block, forward and backward, against the encoders of others at equal shape.
+
+All have as many blocks of the same width, as many heads, and as many tokens of video; all start from random weights.
+Ours carries its group tokens and grouping blocks, the others have none.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from svilm.bench import clones
+from svilm.bench.frame import How, Row, lower, not_measured, seconds_of
+from svilm.models.dual import SIZES
+from svilm.models.grouping import GroupingBlock
+from svilm.models.layers import Block
+from svilm.models.video import VideoEncoder, VideoEncoderConfig
+
+MOST_OF_ENCODER = 6.0
+"""Percent of the encoder's time that the grouping blocks may take."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What all encoders have in common; tubelets are 2 x 16 x 16."""
+
+    clips: int
+    frames: int
+    side: int
+    width: int
+    depth: int
+    heads: int
+
+    @property
+    def config(self) -> VideoEncoderConfig:
+        """Ours, in this shape."""
+        blocks = tuple(sorted({max(1, self.depth // 2), max(1, self.depth * 3 // 4), self.depth}))
+        grid = (self.frames // 2, self.side // 16, self.side // 16)
+        return VideoEncoderConfig(
+            width=self.width, depth=self.depth, heads=self.heads, grid=grid, groups=32, group_after=blocks
+        )
+
+
+QUICK = Shape(1, 4, 32, 32, 2, 2)
+SHAPES = (Shape(8, 8, 112, 192, 6, 3), Shape(1, 8, 224, 768, 12, 12))
+"""A small encoder on several clips, and ViT-B as in the paper on a clip of 8 frames."""
+
+
+def rows(how: How) -> Iterator[Row]:
+    """Whole encoders at two shapes, then the grouping block at the paper's."""
+    for shape in (QUICK,) if how.quick else SHAPES:
+        yield from _encoders(shape, how)
+    yield from _grouping(how)
+
+
+def _encoders(shape: Shape, how: How) -> Iterator[Row]:
+    s = shape
+    torch.manual_seed(0)
+    ours = VideoEncoder(s.config)
+    video = torch.randint(0, 256, (s.clips, s.frames, s.side, s.side, 3), dtype=torch.uint8)
+    pixels = video.permute(0, 1, 4, 2, 3).float() / 127.5 - 1
+    works: dict[str, Callable[[], Tensor]] = {"ours": lambda: sum_of(ours(video))}
+    name = f"video encoder, {s.clips} x {s.frames} frames of {s.side}, {s.depth} blocks of {s.width}, against"
+    peers: dict[str, Callable[[], nn.Module]] = {
+        "ViViT": lambda: vivit(s),
+        "VideoMAE": lambda: videomae(s),
+        "Frozen in Time": lambda: clones.space_time_transformer(
+            how.peers, s.frames // 2, s.side, s.depth, s.width, s.heads
+        ),
+    }
+    absent = {}
+    for peer, make in peers.items():
+        try:
+            works[peer] = _forward(make(), pixels, every_second=peer == "Frozen in Time")
+        except clones.Absent as error:
+            absent[peer] = str(error)
+    repetitions = min(how.repetitions, 2) if s.width == 768 else how.repetitions
+    seconds = seconds_of([_step(work) for work in works.values()], 1 if how.quick else repetitions)
+    spent = dict(zip(works, seconds, strict=True))
+    for peer in peers:
+        if peer in spent:
+            yield lower(f"{name} {peer}", spent["ours"], spent[peer], "s")
+        else:
+            yield not_measured(f"{name} {peer}", absent[peer])
+
+
+def _forward(model: nn.Module, pixels: Tensor, every_second: bool) -> Callable[[], Tensor]:
+    """Frozen in Time has a token for each frame, not for every two: it gets half the frames, and so as many tokens."""
+    model.train()
+    seen = pixels[:, ::2] if every_second else pixels
+    return lambda: sum_of(model(seen))
+
+
+def sum_of(found: object) -> Tensor:
+    """The first tensor of what an encoder returns, added up."""
+    states = getattr(found, "last_hidden_state", found[0] if isinstance(found, tuple) else found)
+    assert isinstance(states, Tensor)
+    return states.sum()
+
+
+def _step(work: Callable[[], Tensor]) -> Callable[[], None]:
+    return lambda: work().backward()
+
+
+def vivit(shape: Shape) -> nn.Module:
+    """ViViT of transformers."""
+    from transformers import VivitConfig, VivitModel
+
+    s = shape
+    return VivitModel(
+        VivitConfig(
+            image_size=s.side, num_frames=s.frames, tubelet_size=[2, 16, 16], hidden_size=s.width,
+            num_hidden_layers=s.depth, num_attention_heads=s.heads, intermediate_size=4 * s.width,
+            attn_implementation="sdpa",
+        ),
+        add_pooling_layer=False,
+    )  # fmt: skip
+
+
+def videomae(shape: Shape) -> nn.Module:
+    """VideoMAE's encoder of transformers, which sees all tokens here as it does after its pre-training."""
+    from transformers import VideoMAEConfig, VideoMAEModel
+
+    s = shape
+    return VideoMAEModel(
+        VideoMAEConfig(
+            image_size=s.side, num_frames=s.frames, tubelet_size=2, patch_size=16, hidden_size=s.width,
+            num_hidden_layers=s.depth, num_attention_heads=s.heads, intermediate_size=4 * s.width,
+            attn_implementation="sdpa",
+        )
+    )  # fmt: skip
+
+
+def _grouping(how: How) -> Iterator[Row]:
+    """The grouping block against GroupViT's, and its share of the encoder."""
+    config = QUICK.config if how.quick else SIZES["base"].video
+    count = config.grid[0] * config.grid[1] * config.grid[2]
+    torch.manual_seed(0)
+    tokens, groups = (torch.randn(1, n, config.width, requires_grad=True) for n in (count, config.groups))
+    common = {"activation": config.activation, "norm_eps": config.norm_eps}
+    ours = GroupingBlock(config.grouping, config.width, config.groups, config.heads, **common)  # type: ignore[arg-type]
+    block = Block(config.width, config.heads, config.mlp_ratio, **common)  # type: ignore[arg-type]
+    both = torch.randn(1, count + config.groups, config.width, requires_grad=True)
+    works: list[Callable[[], Tensor]] = [lambda: ours(groups, tokens)[0].sum(), lambda: block(both).sum()]
+    name = f"grouping block, {count} tokens and {config.groups} groups of width {config.width}, against GroupViT's"
+    why = ""
+    try:
+        peer = clones.grouping_block(how.peers, config.width, config.groups, config.heads)
+        works.append(lambda: peer(tokens, groups)[0].sum())
+    except clones.Absent as error:
+        why = str(error)
+    mine, layer, *theirs = seconds_of([_step(work) for work in works], 1 if how.quick else how.repetitions)
+    yield lower(name, mine, theirs[0], "s") if theirs else not_measured(name, why)
+    number = len(config.group_after)
+    share = 100 * number * mine / (config.depth * layer + number * mine)
+    goal = f"{number} of them beside {config.depth} transformer blocks; the peer is the goal"
+    yield lower("grouping blocks, share of the encoder's time", share, MOST_OF_ENCODER, "%", goal)

@@ -1,0 +1,156 @@
+"""A training step of the paper's size on a GPU: how fast, how near the peak, how much memory, how many GPU-hours."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from svilm.bench.frame import How, Row, compare, higher, lower, not_measured, seconds_of
+from svilm.bench.machine import rates
+from svilm.bench.material import Step, training_step
+from svilm.config import override
+from svilm.models.dual import DualEncoder
+from svilm.plan import plan
+from svilm.recipes import recipe
+from svilm.run import Run
+
+PAPER_CLIPS_SEEN = 33_000_000
+"""3.3 million clips in each of 10 epochs (section 4.2)."""
+BATCHES = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+"""Clips tried at once, ascending, until they do not fit."""
+GOAL = 50.0
+"""Percent of the machine's bf16 matrix product that a training step shall reach."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What a training step of some size reaches."""
+
+    clips: int
+    clips_per_second: float
+    peak_gib: float
+
+
+def rows(how: How) -> Iterator[Row]:
+    """`base` in bf16 with all three losses: compiled, with and without activation checkpointing, and what each brings.
+
+    Without a GPU a row that says so.
+    """
+    if not torch.cuda.is_available():
+        yield not_measured("GPU: training of base in bf16, compiled, flash attention, checkpointing", "no CUDA GPU")
+        return
+    settings = ["training.precision=bf16", "training.micro_batch=0", "training.compile=true"]
+    run = override(recipe("tiny" if how.quick else "paper"), settings)
+    yield from on_device(run, torch.device("cuda", 0), BATCHES[:2] if how.quick else BATCHES, how)
+
+
+def on_device(run: Run, device: torch.device, batches: tuple[int, ...], how: How) -> Iterator[Row]:
+    """All rows of ``run`` on ``device``; the CPU will do for a try.
+
+    The peak counts the FLOPs of the video encoder alone, 99 % of a step of `base`: three times forward, also where
+    checkpointing computes some of it again.
+    """
+    peak = rates(device, torch.bfloat16, quick=how.quick).flops
+    yield higher("GPU: matrix product, bf16", peak / 1e12, None, "TFLOP/s")
+    flops = 3 * plan(run).video_flops
+    fastest = largest = Speed(0, 0.0, 0.0)
+    for recompute in (False, True):
+        words = f"GPU: training, activation checkpointing {'on' if recompute else 'off'}"
+        found = speeds(override(run, [f"model.video.recompute={str(recompute).lower()}"]), device, batches, how)
+        if not found:
+            yield not_measured(words, f"{batches[0]} clips do not fit into the memory")
+            continue
+        best = max(found, key=lambda each: each.clips_per_second)
+        note = f"{best.clips} clips a step, {flops / 1e12:.3g} TFLOP a clip"
+        yield higher(f"{words}, against the peak", best.clips_per_second, peak / flops, "clips/s", note)
+        percent = 100 * best.clips_per_second * flops / peak
+        yield higher(f"{words}, of the peak; the peer is the goal", percent, GOAL, "%")
+        most = found[-1]
+        yield lower(f"{words}, peak memory at the largest batch", most.peak_gib, None, "GiB", f"{most.clips} clips")
+        if recompute and largest.clips:
+            yield higher(
+                "GPU: largest batch, checkpointing on against off", float(most.clips), float(largest.clips), "clips"
+            )
+        largest = most
+        fastest = max(fastest, best, key=lambda each: each.clips_per_second)
+    if fastest.clips:
+        hours = PAPER_CLIPS_SEEN / fastest.clips_per_second / 3600
+        yield lower("GPU: training on 33 million clips", hours, None, "GPU-hours")
+    yield from what_each_brings(run, device, batches[0], how)
+
+
+def speeds(run: Run, device: torch.device, batches: tuple[int, ...], how: How) -> list[Speed]:
+    """The step at each size that fits, ascending; the compiled code of one size is not that of another."""
+    found = []
+    for clips in batches:
+        torch.compiler.reset()
+        try:
+            step = compiled(training_step(run, clips, device))
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
+            (seconds,) = seconds_of([step], how.repetitions, device)
+        except torch.OutOfMemoryError:
+            break
+        finally:
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+        bytes_held = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+        found.append(Speed(clips, clips / seconds, bytes_held / 2**30))
+        del step
+    return found
+
+
+def compiled(step: Step) -> Step:
+    """The step with encoders compiled as training does it, where its settings ask for that."""
+    if step.training.compile:
+        assert isinstance(step.model, DualEncoder)
+        step.model.video.compile()
+        step.model.text.compile()
+    return step
+
+
+def what_each_brings(run: Run, device: torch.device, clips: int, how: How) -> Iterator[Row]:
+    """A step with and without bf16 and torch.compile, graph breaks, and flash attention against the plain one."""
+    torch.compiler.reset()
+    plain = override(run, ["training.compile=false"])
+    first = training_step(plain, clips, device)
+    full = training_step(override(plain, ["training.precision=fp32"]), clips, device)
+    yield compare(f"GPU: bf16 against fp32, {clips} clips", first, full, how.repetitions, device)
+    del full
+    if run.training.compile:
+        quick = compiled(training_step(run, clips, device))
+        yield compare(f"GPU: torch.compile against none, {clips} clips", quick, first, how.repetitions, device)
+        del quick
+        yield lower("GPU: graph breaks of the encoders", float(graph_breaks(first)), None, "breaks")
+    assert isinstance(first.model, DualEncoder)
+    encode = _encoding(first.model.video, first.batch.video)
+    name = f"GPU: flash attention against the plain form, video encoder, {clips} clips"
+    with torch.autocast(device.type, torch.bfloat16):
+        ours, peer = (_with(backend, encode) for backend in (SDPBackend.FLASH_ATTENTION, SDPBackend.MATH))
+        yield compare(name, ours, peer, how.repetitions, device)
+
+
+def graph_breaks(step: Step) -> int:
+    """How often torch.compile has to leave the encoders for Python."""
+    assert isinstance(step.model, DualEncoder)
+    video, text = (torch._dynamo.explain(part) for part in (step.model.video, step.model.text))
+    return int(
+        video(step.batch.video).graph_break_count + text(step.batch.text_ids, step.batch.text_mask).graph_break_count
+    )
+
+
+def _encoding(encoder: nn.Module, video: Tensor) -> Callable[[], None]:
+    def work() -> None:
+        encoder(video)[1].float().sum().backward()
+
+    return work
+
+
+def _with(backend: SDPBackend, work: Callable[[], None]) -> Callable[[], None]:
+    def limited() -> None:
+        with sdpa_kernel(backend):
+            work()
+
+    return limited

@@ -1,0 +1,240 @@
+"""Tar shards of videos: a member is read where it lies, under the name ``shards/00000.tar/KEY.mp4``.
+
+Beside ``00000.tar`` lies ``00000.idx``, which says where each member begins: "v1.2 SAMPLES", then a line for each
+sample, "extension offset size name" of all its members (the index that NVIDIA DALI reads as well).  Without it the
+headers of the tar are read, once in each process.  An index is believed only where the tar has that very member.
+"""
+
+import io
+import os
+import re
+import tarfile
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+from urllib.parse import quote, unquote
+
+SUFFIX = ".tar"
+BLOCK = 512
+KNOWN = 256
+"""Shards of which a process remembers where their members are; about 80 kB for a shard of 1000 samples."""
+
+_DIGITS = 18  # of a number in an index
+_TAR_ERRORS = (tarfile.TarError, EOFError, OSError, ValueError, LookupError, ArithmeticError, MemoryError)
+
+
+class ShardError(ValueError):
+    """A tar that cannot be read as a shard; the message names it."""
+
+
+class Member(NamedTuple):
+    """A file inside a tar: its name there, and where its bytes are."""
+
+    name: str
+    offset: int
+    size: int
+
+
+class Place(NamedTuple):
+    """Where the bytes of a video are: a whole file, or a part of a tar."""
+
+    file: str
+    """Path of the file that is opened."""
+    offset: int
+    size: int
+    modified: int
+    """When that file was last changed, in nanoseconds since 1970."""
+    whole: bool
+
+
+def place_of(path: str) -> Place:
+    """Where the video called ``path`` lies, be it a file or a member of a tar.
+
+    Raises OSError where there is none, ValueError for a name that no file can have, and ShardError for a tar
+    that cannot be read or ends before the member does.
+    """
+    inside = split_path(path)
+    if inside is None:
+        status = os.stat(path)
+        return Place(path, 0, status.st_size, status.st_mtime_ns, True)
+    shard, name = inside
+    status = os.stat(shard)
+    member = _find(shard, name, status.st_size, status.st_mtime_ns)
+    if member is None:
+        raise FileNotFoundError(f"{os.path.basename(shard)} has no member {name}")
+    return Place(shard, member.offset, member.size, status.st_mtime_ns, False)
+
+
+def split_path(path: str) -> tuple[str, str] | None:
+    """Tar and member of a path that leads into a tar; None for any other."""
+    for found in re.finditer(re.escape(SUFFIX + "/"), path):
+        shard = path[: found.end() - 1]
+        if os.path.isfile(shard):
+            return shard, path[found.end() :]
+    return None
+
+
+def open_bytes(path: str) -> io.BufferedReader:
+    """The bytes of a video to read, be it a file or a member of a tar.  Raises as ``place_of`` does."""
+    place = place_of(path)
+    file = open(place.file, "rb")  # noqa: SIM115  # the caller closes it
+    return file if place.whole else io.BufferedReader(_Part(file, place))
+
+
+def members(shard: str | os.PathLike[str]) -> list[Member]:
+    """The members of a tar in their order, from its index if that is right, else from its headers.
+
+    Raises ShardError for what is no plain tar: a compressed one cannot be read at any place but its beginning.
+    """
+    shard = os.path.abspath(os.fspath(shard))
+    text = _read_index(shard)
+    if text is not None:
+        found = list(_parse(text))
+        size = os.path.getsize(shard)
+        if found and _is_there(shard, found[0], size) and _is_there(shard, max(found, key=lambda m: m.offset), size):
+            return found
+    return scan(shard)
+
+
+def scan(shard: str) -> list[Member]:
+    """The members of a tar from its headers: plain files, by names that stay inside it.
+
+    Raises ShardError for what is no plain tar, and for one that was cut short.
+    """
+    found: list[Member] = []
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            for each in tar:
+                name = os.path.normpath(each.name)
+                if each.isreg() and not each.issparse() and not name.startswith(("/", "..")):
+                    found.append(Member(name, each.offset_data, each.size))
+    except _TAR_ERRORS as error:
+        raise ShardError(f"{shard}: no plain tar, or cut short ({error}); unpack a compressed one") from None
+    return found
+
+
+def write_index(shard: str | os.PathLike[str], found: Iterable[Member] | None = None) -> Path:
+    """Write the index of a tar beside it, whole or not at all, and return its path.
+
+    ``found`` are its members if they are known.  Raises ShardError as ``scan`` does, OSError where the folder
+    cannot be written to.
+    """
+    path = Path(os.path.abspath(shard))
+    samples: dict[str, list[str]] = {}
+    for name, offset, size in scan(str(path)) if found is None else found:
+        key, extension = sample_key(name)
+        samples.setdefault(key, []).append(f"{quote(extension) or '-'} {offset} {size} {quote(name)}")
+    index = path.with_suffix(".idx")
+    part = index.with_name(index.name + ".part")
+    try:
+        lines = (f"{' '.join(words)}\n" for words in samples.values())
+        part.write_text(f"v1.2 {len(samples)}\n{''.join(lines)}", encoding="ascii")
+        os.replace(part, index)
+    finally:
+        part.unlink(missing_ok=True)
+    return index
+
+
+def sample_key(name: str) -> tuple[str, str]:
+    """Key and extension of a member: the base name is divided at its first dot, as WebDataset does."""
+    path = PurePosixPath(name)
+    stem, _, extension = path.name.partition(".")
+    return str(path.with_name(stem)) if stem else name, extension
+
+
+class _Known:
+    """The index of a tar as text, in which a name is looked up."""
+
+    def __init__(self, shard: str) -> None:
+        text = _read_index(shard)
+        self.scanned = text is None
+        self.text = text if text is not None else _text(scan(shard))
+
+    def find(self, name: str) -> Member | None:
+        wanted = f" {quote(name)}".encode()
+        at = max(self.text.find(wanted + end) for end in (b" ", b"\n"))
+        numbers = self.text[max(0, at - 2 * _DIGITS) : max(0, at)].split()[-2:]
+        if len(numbers) < 2 or not all(number.isdigit() for number in numbers):
+            return None
+        return Member(name, int(numbers[0]), int(numbers[1]))
+
+
+@lru_cache(maxsize=KNOWN)
+def _known(shard: str, size: int, modified: int) -> _Known:
+    return _Known(shard)
+
+
+def _find(shard: str, name: str, size: int, modified: int) -> Member | None:
+    known = _known(shard, size, modified)
+    member = known.find(name)
+    if not known.scanned and (member is None or not _is_there(shard, member, size)):
+        known.text, known.scanned = _text(scan(shard)), True  # the index is that of another tar
+        member = known.find(name)
+    return member
+
+
+def _is_there(shard: str, member: Member, size: int) -> bool:
+    """Whether the tar has this member at this place: its header stands right before it."""
+    if member.offset < BLOCK or member.offset + member.size > size:
+        return False
+    with open(shard, "rb") as file:
+        file.seek(member.offset - BLOCK)
+        try:
+            header = tarfile.TarInfo.frombuf(file.read(BLOCK), "utf-8", "surrogateescape")
+        except tarfile.HeaderError:
+            return False
+    long = len(os.fsencode(member.name)) >= 100  # such names stand in a header of their own
+    return header.isreg() and header.size == member.size and (long or os.path.normpath(header.name) == member.name)
+
+
+def _text(found: Iterable[Member]) -> bytes:
+    return b"\n" + "".join(f"- {offset} {size} {quote(name)}\n" for name, offset, size in found).encode()
+
+
+def _read_index(shard: str) -> bytes | None:
+    """The index beside a tar, None where there is none that could be one."""
+    try:
+        with open(shard.removesuffix(SUFFIX) + ".idx", "rb") as file:
+            text = file.read()
+    except OSError:
+        return None
+    return text if re.match(rb"v1\.2 [0-9]+\n", text) and text.endswith(b"\n") else None
+
+
+def _parse(text: bytes) -> Iterator[Member]:
+    """The members that an index lists; it stops at what is none."""
+    words = text.split()[2:]
+    for at in range(0, len(words) - 3, 4):
+        _, offset, size, name = words[at : at + 4]
+        if not (offset.isdigit() and size.isdigit()):
+            return
+        yield Member(unquote(name.decode("ascii", "replace")), int(offset), int(size))
+
+
+class _Part(io.RawIOBase):
+    """A part of an open file, as a file of its own."""
+
+    def __init__(self, file: io.BufferedReader, place: Place) -> None:
+        self.file, self.start, self.size, self.at = file, place.offset, place.size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self.at = max(0, offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.at, os.SEEK_END: self.size}[whence])
+        return self.at
+
+    def readinto(self, buffer: Any) -> int:
+        count = max(0, min(len(buffer), self.size - self.at))
+        self.file.seek(self.start + self.at)
+        count = self.file.readinto(memoryview(buffer)[:count])
+        self.at += count
+        return count
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()

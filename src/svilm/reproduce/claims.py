@@ -1,0 +1,148 @@
+"""`svilm claims`: do the paper's claims hold?  Table 6 on a drawn world, over seeds, grounding and scenes measured.
+
+Every pre-training run leaves a small file of JSON that names command, settings, seed, commit, versions and hardware;
+`svilm.reproduce.claims_page` makes the tables of docs/claims.md from those files and nothing else.
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from svilm.config import ConfigError, override
+from svilm.draw import Line, thinned
+from svilm.recipes import recipe
+from svilm.reproduce.harness import Workshop
+from svilm.reproduce.sources import WORLD, Source, manifest_of
+from svilm.reproduce.steps import STEPS
+from svilm.run import EVALUATIONS, Run, execute
+
+SCENARIOS: Mapping[str, tuple[str, str]] = {
+    "contrastive": ("tiny-contrastive", "contrastive"),
+    "grounding": ("tiny-grounding", "and grounding"),
+    "grouping": ("tiny-grouping", "and grouping"),
+    "all": ("tiny", "all: the paper's design"),
+    "regions": ("tiny-regions", "all, with region tokens: ours"),
+}
+"""Rows of Table 6 and of our own designs: recipe and title by name."""
+DOWNSTREAM: Mapping[str, str] = {
+    "msrvtt-qa": "vqa/accuracy",
+    "ucf101-linear": "recognition/top-1",
+    "activitynet": "localization/average_mAP",
+}
+"""Tasks that each pre-trained model is carried to, with the score that is kept."""
+SCENES = Source("folder", "scenes.csv", "videos", {"split": "test"})
+CURVES = ("loss/contrast", "loss/grounding", "loss/grouping")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is run, and where its files go."""
+
+    folder: Path
+    """Runs."""
+    world: Path
+    """A drawn world."""
+    results: Path
+    """The small files."""
+    seeds: int = 3
+    scenarios: Sequence[str] = tuple(SCENARIOS)
+    settings: Sequence[str] = field(default=())
+    """Given to every pre-training run: "training.steps=150"."""
+    downstream: bool = True
+    """Carry each model to question answering, action recognition and temporal localization."""
+
+
+def run_claims(plan: Plan) -> list[Path]:
+    """Run whatever has no result file yet (or none with downstream tasks, if wanted), and return the files.
+
+    A run that was interrupted goes on from its last checkpoint.  Raises ConfigError for an unknown scenario.
+    """
+    unknown = set(plan.scenarios) - set(SCENARIOS)
+    if unknown:
+        raise ConfigError(f"no scenario {', '.join(sorted(unknown))}; there are {', '.join(SCENARIOS)}")
+    plan.results.mkdir(parents=True, exist_ok=True)
+    files = []
+    for seed in range(plan.seeds):
+        for scenario in plan.scenarios:
+            file = plan.results / f"{scenario}-seed{seed}.json"
+            if not _complete(file, plan):
+                print(f"claims: {scenario}, seed {seed}", file=sys.stderr, flush=True)
+                text = json.dumps(result_of(plan, scenario, seed), indent=1)
+                file.write_text(text + "\n", encoding="utf-8")
+            files.append(file)
+    return files
+
+
+def _complete(file: Path, plan: Plan) -> bool:
+    if not file.is_file():
+        return False
+    scores = json.loads(file.read_text(encoding="utf-8"))["scores"]
+    return not plan.downstream or all(metric in scores for metric in DOWNSTREAM.values())
+
+
+def result_of(plan: Plan, scenario: str, seed: int) -> dict[str, Any]:
+    """Pre-train a scenario, carry it downstream, and return its result file."""
+    place = plan.folder / f"{scenario}-seed{seed}"
+    run = pretraining(plan, scenario, seed)
+    scores = execute(run, place / "pretrain")
+    kept = {name: value for name, value in scores.items() if name.partition("/")[0].partition("_")[0] in EVALUATIONS}
+    if plan.downstream:
+        workshop = Workshop(
+            place, plan.world, world=True, start=str((place / "pretrain").absolute()), settings=[f"seed={seed}"]
+        )
+        for step, metric in DOWNSTREAM.items():
+            kept |= _with_baselines(workshop.scores(STEPS[step]), metric)
+    environment = json.loads((place / "pretrain" / "environment.json").read_text(encoding="utf-8"))
+    return {
+        "scenario": scenario,
+        "recipe": run.recipe,
+        "seed": seed,
+        "settings": list(plan.settings),
+        "steps": run.training.steps,
+        "batch": run.data.batch,
+        "world": json.loads((plan.world / "world.json").read_text(encoding="utf-8")),
+        "environment": environment,
+        "scores": {name: round(value, 4) for name, value in kept.items()},
+        "curves": _curves(place / "pretrain" / "metrics.jsonl"),
+    }
+
+
+def pretraining(plan: Plan, scenario: str, seed: int) -> Run:
+    """The pre-training run of a scenario, with everything measured that needs no further training."""
+    data = plan.folder / "data"
+    train, test = (manifest_of(name, WORLD, plan.world, data) for name in ("videocc", "msrvtt-test"))
+    scenes = manifest_of("scenes", {"scenes": SCENES}, plan.world, data)
+    files = {
+        "data.manifest": train,
+        "retrieval.manifest": test,
+        "temporal.manifest": scenes,
+        "temporal.pasted": test,
+        "grounding.manifest": test,
+    }
+    given = [f"{name}={path.absolute()}" for name, path in files.items()]
+    return override(recipe(SCENARIOS[scenario][0]), [*given, f"seed={seed}", *plan.settings])
+
+
+def _with_baselines(scores: Mapping[str, float], metric: str) -> dict[str, float]:
+    """A score, and the same of the families that stand beside it (``vqa_majority/accuracy``)."""
+    family, _, rest = metric.partition("/")
+    return {
+        name: value
+        for name, value in scores.items()
+        if name.partition("/")[2] == rest and name.partition("/")[0].partition("_")[0] == family
+    }
+
+
+def _curves(log: Path) -> dict[str, dict[str, list[float]]]:
+    """Each loss over the steps, thinned."""
+    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    found = {}
+    for name in CURVES:
+        points = [(float(row["step"]), float(row[name])) for row in rows if name in row]
+        if points:
+            steps, values = thinned(Line(*map(list, zip(*points, strict=True))))
+            found[name] = {"steps": [round(step, 1) for step in steps], "values": [round(v, 4) for v in values]}
+    return found

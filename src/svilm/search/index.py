@@ -1,0 +1,179 @@
+"""An index to ask: `svilm.Index(folder).search("a man driving a tractor")`."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from svilm.data.files import examine
+from svilm.data.nouns import noun_phrases
+from svilm.search.ledger import About, Failure, read_about, read_videos
+from svilm.search.records import Filter, Hit, IndexedVideo, Moment
+from svilm.search.store import Store, Vector
+from svilm.search.stores import open_store
+
+if TYPE_CHECKING:  # an index opens at once; what needs torch waits for the first query
+    from svilm.backbones import Backbone
+    from svilm.model import HeatMap
+
+LONGEST_QUERY = 1000
+"""Characters of a query."""
+MOST_HITS = 1000
+EVERYWHERE = Filter()
+
+
+class Index:
+    """The moments of a folder of videos, made by `svilm index`, to be asked in words or by example.
+
+    Methods may be called from several threads.  The model is loaded with the first query.  Raises ValueError for a
+    folder that is no index.
+    """
+
+    def __init__(self, folder: str | Path, *, model: str | None = None, device: str = "auto") -> None:
+        self.folder = Path(os.path.abspath(folder))
+        about = read_about(self.folder)
+        if about is None:
+            raise ValueError(f"{folder} is no index; make one with `svilm index VIDEOS --model MODEL --to {folder}`")
+        self._about: About = about
+        known = read_videos(self.folder)
+        self.videos: Mapping[str, IndexedVideo] = {k: v for k, v in known.items() if isinstance(v, IndexedVideo)}
+        """By path from the root, with slashes."""
+        self.failures: Mapping[str, str] = {k: v.reason for k, v in known.items() if isinstance(v, Failure)}
+        """Files that could not be indexed, and why."""
+        self.model_name = model or about.model
+        self._device, self._lock = device, Lock()
+        self._backbone: Backbone | None = None
+        self._store: Store = open_store(about.store, self.folder, about.width, about.id)
+
+    @property
+    def root(self) -> Path:
+        """Folder of the videos."""
+        return Path(self._about.root)
+
+    @property
+    def can_ground(self) -> bool:
+        """Whether the model can say where a noun is: ours can, published image-text models cannot."""
+        return self._about.grounds
+
+    def __len__(self) -> int:
+        return self._store.count()
+
+    def __repr__(self) -> str:
+        return f"Index({str(self.folder)!r}: {len(self)} moments of {len(self.videos)} videos, {self.model_name})"
+
+    def search(self, query: str, k: int = 10, where: Filter = EVERYWHERE) -> list[Hit]:
+        """The ``k`` moments nearest to a description, the best first.
+
+        Raises ValueError for an empty or overlong query, or ``k`` out of range.
+        """
+        return self._store.search(self._encode_text(query), _checked(k), where)
+
+    def search_like(
+        self,
+        example: str | Path | np.ndarray,
+        k: int = 10,
+        where: Filter = EVERYWHERE,
+        *,
+        start: float | None = None,
+        end: float | None = None,
+    ) -> list[Hit]:
+        """The ``k`` moments nearest to a picture, a video (from ``start`` to ``end`` seconds), or RGB frames.
+
+        Frames are uint8 (T, H, W, 3), a picture is seen as a video that stands still.  Raises ValueError or
+        DecodeError for what cannot be read.
+        """
+        from svilm.search.examples import read_example
+
+        k = _checked(k)
+        with self._lock:
+            backbone = self._model()
+            clip = read_example(example, backbone.watching.sampling, start, end)
+            vector = backbone.encode(clip[None]).vectors[0].numpy()
+        return self._store.search(vector, k, where)
+
+    def timeline(self, query: str, video: str) -> list[tuple[Moment, float]]:
+        """All moments of a video in order of time, each with its cosine.  Raises KeyError for an unknown video."""
+        self.videos[video]
+        rows = self._store.of(video)
+        cosines = (rows.vectors @ self._encode_text(query)).clip(-1.0, 1.0)
+        moments = [Moment(video, start, end) for start, end in rows.bounds.tolist()]
+        return list(zip(moments, cosines.tolist(), strict=True))
+
+    def nouns(self, query: str) -> tuple[str, ...]:
+        """The noun phrases of a query, in their order."""
+        return noun_phrases([_cleaned(query)])[0]
+
+    def ground(self, moment: Moment, noun: str) -> "HeatMap":
+        """Where a noun is in a moment.  Raises ValueError where the model cannot say, KeyError for an unknown video."""
+        path, noun = self.path_of(moment.video), _cleaned(noun)
+        if not self.can_ground:
+            raise ValueError(f"{self.model_name} has no group tokens, so it cannot say where {noun!r} is")
+        with self._lock:
+            own = self._model().own
+            assert own is not None
+            return own.ground(path, noun, moment.start, moment.end)
+
+    def path_of(self, video: str) -> Path:
+        """The file of a video.
+
+        Raises KeyError for a video that is not in the index, and ValueError where the file is gone, or now is something
+        else than a file below the root.
+        """
+        self.videos[video]
+        found = examine(self.root, video, follow_links=False)
+        if found.reason:
+            raise ValueError(f"{video}: {found.message}; index {self.root} again")
+        return self.root / video
+
+    def close(self) -> None:
+        """Let go of files, connections and the model."""
+        self._store.close()
+        self._backbone = None
+
+    def __enter__(self) -> "Index":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _encode_text(self, query: str) -> Vector:
+        query = _cleaned(query)
+        with self._lock:
+            vector: Vector = self._model().encode_text([query])[0].numpy()
+        return vector
+
+    def _model(self) -> "Backbone":
+        """The model, loaded once; to be called with the lock."""
+        if self._backbone is None:
+            from svilm.backbones import load_backbone
+
+            backbone = load_backbone(self.model_name, self._device)
+            if backbone.fingerprint != self._about.weights:
+                raise ValueError(
+                    f"{self.model_name} is not the model that made {self.folder} (weights {backbone.fingerprint}, not "
+                    f"{self._about.weights}); give that one, or index the videos again into another folder"
+                )
+            self._backbone = backbone
+        return self._backbone
+
+
+def _checked(k: int) -> int:
+    if not 1 <= k <= MOST_HITS:
+        raise ValueError(f"k = {k}: ask for 1 to {MOST_HITS} moments")
+    return k
+
+
+def _cleaned(query: str) -> str:
+    """A query without what no text has.  Raises ValueError for an empty or overlong one."""
+    if len(query) > LONGEST_QUERY:
+        raise ValueError(f"a query of {len(query)} characters; at most {LONGEST_QUERY} are read")
+    text = " ".join(query.encode("utf-8", "replace").decode("utf-8").replace("\0", " ").split())
+    if not text:
+        raise ValueError("an empty query; describe what you look for, such as 'a man driving a tractor'")
+    return text

@@ -1,0 +1,178 @@
+"""What the page asks, and what it is answered."""
+
+import base64
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_index import FakeIndex
+from PIL import Image
+from served import get, serving
+
+from svilm.app.server import MOST_RESULTS, create_app
+
+
+def _ids(port: int) -> dict[str, str]:
+    return {each["video"]: each["id"] for each in get(port, "/api/index").json["starts"]}
+
+
+def _row(film: dict[str, Any]) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(film["row"].partition(",")[2])))
+
+
+def test_about_the_index(port: int, index: FakeIndex) -> None:
+    said = get(port, "/api/index").json
+    assert (said["moments"], said["videos"], said["failures"]) == (len(index), 5, 1)
+    assert said["folders"] == [{"folder": "shapes", "videos": 2}, {"folder": "shapes/more", "videos": 1}]
+    assert said["model"] == "made-up"  # without the folders of this machine
+    [failed] = said["failed"]
+    assert failed["video"] == "notes.mp4"
+    assert str(index.root) not in failed["reason"]
+    assert set(said["ideas"]) == {"long", "old", "red circle", "two squares"}
+    assert {"id", "video", "duration", "width", "height"} == set(said["starts"][0])
+
+
+def test_the_page_and_its_files(port: int) -> None:
+    assert b"Find a moment" in get(port, "/").body
+    kinds = {"/app.js": "text/javascript", "/style.css": "text/css", "/icon.svg": "image/svg+xml", "/": "text/html"}
+    for path, kind in kinds.items():
+        answer = get(port, path)
+        assert answer.status == 200
+        assert answer.headers["content-type"].startswith(kind)
+    for path in ("/index.html", "/docs", "/openapi.json", "/server.py", "/api", "/api/"):
+        assert get(port, path).status == 404
+
+
+def test_search(port: int, index: FakeIndex) -> None:
+    said = get(port, "/api/search?q=%20a%20red%20circle%20%20turns&k=3").json
+    assert said["query"] == "a red circle turns"
+    assert said["nouns"] == ["red circle"]
+    assert said["more"] is True
+    assert [hit["rank"] for hit in said["hits"]] == [1, 2, 3]
+    best = index.search("a red circle turns", 3)
+    shown = [(hit["video"], hit["start"], hit["end"]) for hit in said["hits"]]
+    assert shown == [(hit.moment.video, hit.moment.start, hit.moment.end) for hit in best]
+    everything = get(port, f"/api/search?q=a&k={MOST_RESULTS}").json
+    assert (len(everything["hits"]), everything["more"]) == (len(index), False)
+
+
+def test_filters(port: int) -> None:
+    hits = get(port, "/api/search?q=a&k=50&folder=shapes/more").json["hits"]
+    assert {hit["video"] for hit in hits} == {"shapes/more/two-squares.mp4"}
+    hits = get(port, "/api/search?q=a&k=50&shortest=1.5&longest=2.5").json["hits"]
+    assert hits
+    assert all(1.5 <= hit["end"] - hit["start"] <= 2.5 for hit in hits)
+    assert get(port, "/api/search?q=a&folder=nowhere").json["hits"] == []
+
+
+def test_time_lines(port: int, index: FakeIndex) -> None:
+    ids = _ids(port)
+    said = get(port, f"/api/timelines?q=a&video={ids['long.mp4']}&video={ids['old.avi']}").json
+    assert set(said) == {ids["long.mp4"], ids["old.avi"]}
+    expected = index.timeline("a", "long.mp4")
+    assert [point[:2] for point in said[ids["long.mp4"]]] == [[moment.start, moment.end] for moment, _ in expected]
+    assert get(port, "/api/timelines?q=a").status == 422
+    assert get(port, "/api/timelines?q=a&video=" + "0" * 18).status == 404
+    assert get(port, "/api/timelines?q=a" + f"&video={ids['old.avi']}" * 25).status == 422
+
+
+def test_heat_lies_where_the_model_looked(port: int) -> None:
+    path = f"/api/heat?video={_ids(port)['video7.mp4']}&start=0&end=2&noun=red%20circle"
+    film = get(port, path).json
+    assert film["box"] == [0.25, 0.0, 0.75, 1.0]
+    assert film["seconds"] == pytest.approx(np.arange(8) / 4)
+    row = _row(film)
+    assert row.mode == "RGBA"
+    assert row.size == (8 * 32, 32)
+    alpha = np.asarray(row)[..., 3].reshape(32, 8, 32)
+    hottest = alpha.transpose(1, 0, 2).reshape(8, -1).argmax(axis=1) % 32
+    assert hottest[0] < 10
+    assert hottest[-1] > 22  # it moves to the right
+    assert alpha.min() < 10
+
+
+def test_a_model_without_groups_says_so(drawn: Path) -> None:
+    with serving(create_app(FakeIndex(drawn, can_ground=False))) as port:
+        said = get(port, "/api/index").json
+        assert said["canGround"] is False
+        answer = get(port, f"/api/heat?video={said['starts'][0]['id']}&start=0&end=1&noun=circle")
+    assert answer.status == 404
+    assert "made-up has no group tokens" in answer.json["error"]
+    assert "/home/" not in answer.json["error"]
+    assert answer.json["remedy"]
+
+
+@pytest.mark.parametrize("name", ["video7.mp4", "old.avi"])
+def test_posters_and_films(port: int, name: str) -> None:
+    video = _ids(port)[name]
+    answer = get(port, f"/poster/{video}?at=1.2")
+    assert answer.headers["content-type"] == "image/webp"
+    assert Image.open(io.BytesIO(answer.body)).size == (64, 64)
+    film = get(port, f"/api/film?video={video}&start=0.5&end=2.5").json
+    assert film["seconds"] == pytest.approx(0.5 + np.arange(0.125, 2, 0.25))
+    row = np.asarray(_row(film).convert("RGB"), dtype=float)
+    assert row.shape == (64, 8 * 64, 3)
+    assert np.abs(row[:, :64] - row[:, -64:]).mean() > 1  # something moves
+
+
+def test_a_poster_shows_the_frame_of_its_second(port: int, index: FakeIndex) -> None:
+    from svilm.app.pictures import _exact_frames
+
+    video = _ids(port)["long.mp4"]
+    for second in (0.0, 4.55, 9.9, 500.0):
+        shown = np.asarray(Image.open(io.BytesIO(get(port, f"/poster/{video}?at={second}").body)), dtype=float)
+        exact = _exact_frames(index.root / "long.mp4", [second], 64)[0].astype(float)
+        assert np.abs(shown - exact).mean() < 6, second
+
+
+def test_like_a_moment(port: int, index: FakeIndex) -> None:
+    video = _ids(port)["long.mp4"]
+    said = get(port, f"/api/like?video={video}&start=1&end=3&k=2").json
+    assert said["like"]["video"] == "long.mp4"
+    assert len(said["hits"]) == 2
+    assert index.asked[-1] == f"like {index.root / 'long.mp4'} {{'start': 1.0, 'end': 3.0}}"
+
+
+def test_like_a_picture(port: int, index: FakeIndex) -> None:
+    out = io.BytesIO()
+    Image.new("P", (1000, 500)).save(out, format="png")
+    answer = get(port, "/api/picture?k=2", {"Content-Type": "image/png"}, method="POST", body=out.getvalue())
+    assert len(answer.json["hits"]) == 2
+    assert index.asked[-1] == "like (1, 320, 640, 3) {}"
+
+
+def _state(port: int) -> str:
+    for _ in range(200):
+        state = get(port, "/api/index").json["modelState"]
+        if state != "loading":
+            return state
+        time.sleep(0.02)
+    return "loading"
+
+
+def test_the_model_is_loaded_while_the_page_is_there_already(drawn: Path) -> None:
+    index = FakeIndex(drawn, seconds=0.2)
+    with serving(create_app(index)) as port:
+        assert get(port, "/").status == 200
+        assert _state(port) == "ready"
+
+
+def test_a_model_that_cannot_be_loaded(drawn: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(FakeIndex):
+        def search(self, *asked: Any, **more: Any) -> list:
+            raise ValueError(f"no model in {self.root}")
+
+    with serving(create_app(Broken(drawn))) as port:
+        assert _state(port) == "failed"
+        answer = get(port, "/api/search?q=a")
+        assert answer.status == 500
+        assert str(drawn) not in answer.body.decode()
+    assert "no model in" in caplog.text
+
+
+def test_ideas_that_are_given(drawn: Path) -> None:
+    with serving(create_app(FakeIndex(drawn), ideas=["a yellow star"])) as port:
+        assert get(port, "/api/index").json["ideas"][0] == "a yellow star"

@@ -1,0 +1,84 @@
+"""Rows, their arithmetic and their table; nothing here depends on how fast the machine is."""
+
+import json
+import math
+from collections.abc import Iterator
+
+import pytest
+
+from svilm import bench
+from svilm.bench.frame import How, Row, compare, higher, lower, not_measured, seconds_of, table
+
+
+def test_a_ratio_above_one_means_that_ours_is_better():
+    assert lower("time", 2.0, 6.0, "s").ratio == 3
+    assert higher("speed", 2.0, 6.0, "clips/s").ratio == pytest.approx(1 / 3)
+    assert lower("alone", 2.0, None, "s").ratio is None and higher("alone", 2.0, None, "s").peer is None
+
+
+def test_works_take_turns_and_the_first_round_is_not_counted():
+    calls: list[str] = []
+    row = compare("x", lambda: calls.append("ours"), lambda: calls.append("peer"), 3)
+    assert calls == ["ours", "peer"] * 4
+    assert row.unit == "s" and row.ratio == row.peer / row.ours
+    calls.clear()
+    assert len(seconds_of([lambda: calls.append("once")], 1, warm=False)) == 1 and calls == ["once"]
+
+
+def test_the_median_is_taken(monkeypatch):
+    ticks = iter([0.0, 100.0, 0.0, 1.0, 0.0, 9.0, 0.0, 2.0])  # the first, counted out, then 1, 9 and 2 seconds
+    monkeypatch.setattr("time.perf_counter", lambda: next(ticks))
+    assert seconds_of([lambda: None], 3) == [2]
+
+
+def test_json_has_the_five_figures_and_a_note_where_there_is_one():
+    assert lower("a", 1.0, 2.0, "s").as_json() == {"name": "a", "ours": 1.0, "peer": 2.0, "unit": "s", "ratio": 2.0}
+    absent = not_measured("b", "no GPU").as_json()
+    assert absent["ours"] is None and absent["note"] == "not measured: no GPU"
+    assert set(absent) == {"name", "ours", "peer", "unit", "ratio", "note"}
+
+
+def test_the_table_is_aligned():
+    lines = table([lower("a", 1.0, 2.0, "s"), lower("long name", 12345.6, None, "MB", "a remark")]).splitlines()
+    assert lines[0].split() == ["ours", "peer", "unit", "ratio"]
+    assert lines[1].split() == ["a", "1", "2", "s", "2"]
+    assert lines[2].split() == ["long", "name", "12,346", "MB", "a", "remark"]
+    assert lines[0].index("unit") == lines[2].index("MB")
+
+
+def test_long_remarks_follow_the_table():
+    shown = table([lower("a", 1.0, 2.0, "s", "short"), lower("b", 1.0, 2.0, "s", "long " * 20)]).splitlines()
+    assert shown[1].endswith("short") and shown[2].endswith("[1]") and shown[3].startswith("[1] long long")
+
+
+def test_every_subject_is_a_module_with_rows():
+    from importlib import import_module
+
+    for name in bench.SUBJECTS:
+        assert callable(import_module(f"svilm.bench.{name}").rows), name
+
+
+def test_an_unknown_subject_is_named_with_those_that_exist():
+    with pytest.raises(ValueError, match=r"no subject speeed; choose from machine, step"):
+        list(bench.measure(["machine", "speeed"], How()))
+
+
+def test_a_missing_library_is_a_row_that_says_so(monkeypatch):
+    def rows(how: How) -> Iterator[Row]:
+        yield lower("first", 1.0, None, "s")
+        raise ImportError("no module named cv2")
+
+    monkeypatch.setattr("svilm.bench.roi.rows", rows)
+    found = list(bench.measure(["roi"], How()))
+    assert [row.note for row in found] == ["", "not measured: no module named cv2"]
+
+
+def test_the_command_prints_and_writes_rows(tmp_path, capsys):
+    from svilm.cli.bench import bench as command
+
+    command(["roi"], json_file=tmp_path / "rows.json", repetitions=1, peers=None, pictures=None, quick=True)
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert [row["name"] for row in rows] and all(math.isfinite(row["ratio"]) for row in rows)
+    assert rows[0]["name"] in capsys.readouterr().out
+    command([], json_file=None, repetitions=1, peers=None, pictures=None, quick=True, list_subjects=True)
+    assert all(name in capsys.readouterr().out for name in ("machine",))

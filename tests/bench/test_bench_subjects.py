@@ -1,0 +1,212 @@
+"""Each subject at small sizes: its rows are there and finite, and its peers compute what ours computes."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from svilm.bench import apart, clones, growth, gtad, losses, machine, retrieval, roi, step, text
+from svilm.bench.encoder import QUICK, sum_of, videomae, vivit
+from svilm.bench.frame import CPU, How, Row
+from svilm.bench.gpu import on_device
+from svilm.bench.gpu import rows as gpu_rows
+from svilm.bench.material import material, noise_batch, training_step
+from svilm.bench.pictures import bars, curves, save
+from svilm.config import override
+from svilm.losses import grounding_similarity
+from svilm.models.video import VideoEncoder
+from svilm.recipes import recipe
+
+HOW = How(repetitions=1, quick=True)
+
+
+def checked(rows: list[Row]) -> list[Row]:
+    """The rows, each measured and finite, or with a reason why not."""
+    assert rows and len({row.name for row in rows}) == len(rows)
+    for row in rows:
+        if row.ours is None:
+            assert row.note.startswith("not measured: ")
+        else:
+            assert all(value is None or math.isfinite(value) for value in (row.ours, row.peer, row.ratio)), row
+            assert row.unit
+    return rows
+
+
+def test_the_machine_has_rates():
+    found = checked(list(machine.rows(HOW)))
+    assert all(row.ours > 0 for row in found)
+
+
+def test_flops_are_counted_from_shapes_on_the_cpu_too():
+    left, right = torch.zeros(3, 5), torch.zeros(5, 7)
+    assert machine.forward_flops(lambda: left @ right) == 2 * 3 * 5 * 7
+    query = torch.zeros(2, 4, 10, 8)
+    attention = torch.nn.functional.scaled_dot_product_attention
+    assert machine.forward_flops(lambda: attention(query, query, query)) == 2 * (2 * 4 * 10 * 10 * 8) * 2
+
+
+@pytest.mark.skipif(not apart.can_measure(), reason="needs /proc")
+def test_peak_memory_is_that_of_the_work_alone():
+    small, large = apart.costs(_hold, [(1,), (40,)])
+    assert 39 < large.megabytes < 60 and small.megabytes < 10 and large.seconds > 0
+    assert apart.cost(_hold, (20,), (1,)).megabytes == pytest.approx(20, abs=8)
+
+
+def _hold(megabytes: int):
+    return lambda: torch.ones(megabytes * 2**18).sum()
+
+
+def test_the_direct_grounding_loss_is_the_same_loss():
+    groups, nouns = torch.randn(5, 4, 6), torch.randn(5, 3, 6)
+    mask = torch.tensor([[True, True, True], [True, False, False]]).repeat(3, 1)[:5]
+    ours, direct = (f(groups, nouns, mask, 0.1) for f in (grounding_similarity, losses.direct_similarity))
+    torch.testing.assert_close(ours, direct)
+    ours, peer = (losses.step(f, losses.SMALL)() for f in (grounding_similarity, losses.direct_similarity))
+    torch.testing.assert_close(ours, peer, atol=1e-5, rtol=1e-4)
+
+
+def test_sorting_finds_the_ranks_that_we_find():
+    ours, peer = (retrieval.ranking(plain, 30, 200)() for plain in (False, True))
+    assert ours.tolist() == peer.tolist() and len(set(ours)) > 3
+    flat = np.ones((3, 2), dtype=np.float32)
+    flat[:, 0] = [3, 1, 2]
+    assert retrieval.by_sorting(np.eye(2, dtype=np.float32)[[0, 0, 0]], flat).tolist() == [1, 3, 2]
+
+
+def test_gtad_and_roi_compare_equals():
+    checked(list(roi.rows(HOW)))
+    maps = [gtad.training_step(gtad.SMALL, materialised)() for materialised in (False, True)]
+    torch.testing.assert_close(*maps, atol=1e-5, rtol=0)
+
+
+def test_packed_and_padded_texts_have_the_same_vectors():
+    found = checked(list(text.rows(HOW)))  # raises where they differ
+    assert len(found) == 2 and "distinct" in found[0].name
+
+
+def test_encoders_have_equal_shape():
+    ours = VideoEncoder(QUICK.config)
+    pixels = torch.randn(QUICK.clips, QUICK.frames, 3, QUICK.side, QUICK.side)
+    tokens = QUICK.config.grid[0] * QUICK.config.grid[1] * QUICK.config.grid[2]
+    for model, classes in ((vivit(QUICK), 1), (videomae(QUICK), 0)):
+        states = model(pixels).last_hidden_state
+        assert states.shape == (QUICK.clips, tokens + classes, QUICK.width)
+        weights = sum(parameter.numel() for name, parameter in model.named_parameters() if "layer" in name)
+        mine = sum(parameter.numel() for parameter in ours.blocks.parameters())
+        assert weights == pytest.approx(mine, rel=0.02)
+    assert sum_of((torch.ones(3), 0)) == 3
+
+
+def test_a_peer_that_is_not_there_says_what_to_do(tmp_path):
+    with pytest.raises(clones.Absent, match="give --peers DIR"):
+        clones.grouping_block(None, 32, 4, 2)
+    with pytest.raises(clones.Absent, match="clone GroupViT into"):
+        clones.grouping_block(tmp_path, 32, 4, 2)
+
+
+def test_a_clone_is_imported_in_place_and_leaves_nothing_behind(tmp_path):
+    pytest.importorskip("einops")
+    import sys
+
+    file = tmp_path / "GroupViT" / "models" / "group_vit.py"
+    file.parent.mkdir(parents=True)
+    file.write_text(
+        "import torch.nn as nn\n"
+        "from timm.models.layers import DropPath, to_2tuple, trunc_normal_\n"
+        "from .builder import MODELS\n"
+        "from .misc import Result\n"
+        "@MODELS.register_module()\n"
+        "class GroupingBlock(nn.Module):\n"
+        "    def __init__(self, *, dim, num_output_group, **others):\n"
+        "        super().__init__()\n"
+        "        self.pair = to_2tuple(dim)\n"
+    )
+    known = set(sys.modules)
+    assert clones.grouping_block(tmp_path, 32, 4, 2).pair == (32, 32)
+    assert set(sys.modules) == known
+
+
+def test_the_parts_of_a_step_are_those_of_training(tmp_path):
+    with material("tiny", clips=4, batch=4) as made:
+        batch = made.batches(1)[0]
+        assert len(batch) == 4 and batch.paste is not None
+        rates = machine.Rates(1e9, 1e9)
+        found = {**step.reading(made, batch, rates), **step.computing(made, batch, rates)}
+        assert set(found) == {
+            "decode", "read", "cut-and-paste", "noun prompts, tokens", "video encoder", "text encoder",
+            "contrast loss", "grounding loss", "grouping loss", "optimiser",
+        }  # fmt: skip
+        for part in found.values():
+            part.work()
+        assert found["video encoder"].floor > found["text encoder"].floor > found["contrast loss"].floor > 0
+        job = made.job(CPU)
+        whole = 3 * machine.forward_flops(lambda: job.task.loss(job.model, job.task.features(job.model, batch), batch))
+        parts = [part.floor for name, part in found.items() if "encoder" in name or "loss" in name]
+        assert sum(parts) == pytest.approx(whole / 1e9, rel=0.02)
+
+
+def test_a_step_on_noise_changes_every_weight():
+    taken = training_step(recipe("tiny"), 4)
+    before = {name: weight.clone() for name, weight in taken.model.named_parameters()}
+    taken()
+    still = [name for name, weight in taken.model.named_parameters() if torch.equal(weight, before[name])]
+    assert not [name for name in still if "word_embeddings" not in name and "key.bias" not in name]
+    batch = noise_batch(override(recipe("tiny"), ["data.sampling.num_frames=16"]), 3)
+    assert batch.video.shape == (3, 16, 64, 64, 3) and batch.noun_mask.all()
+    assert int(batch.noun_index.min()) >= 3
+
+
+def test_gpu_rows_run_anywhere():
+    run = override(recipe("tiny"), ["training.precision=bf16"])
+    found = {row.name: row for row in checked(list(on_device(run, CPU, (2, 4), HOW)))}
+    peak = found["GPU: training, activation checkpointing off, against the peak"]
+    percent = found["GPU: training, activation checkpointing off, of the peak; the peer is the goal"]
+    assert percent.ours == pytest.approx(100 * peak.ratio) and percent.peer == 50
+    hours = found["GPU: training on 33 million clips"].ours
+    best = max(row.ours for name, row in found.items() if name.endswith("against the peak"))
+    assert hours == pytest.approx(33e6 / best / 3600)
+    if not torch.cuda.is_available():
+        (row,) = gpu_rows(HOW)
+        assert row.note == "not measured: no CUDA GPU"
+
+
+def test_memory_that_does_not_suffice_ends_the_search_for_a_larger_batch(monkeypatch):
+    from svilm.bench import gpu
+
+    def make(run, clips, device):
+        if clips > 2:
+            raise torch.OutOfMemoryError("full")
+        return training_step(run, clips, device)
+
+    monkeypatch.setattr(gpu, "training_step", make)
+    found = gpu.speeds(recipe("tiny"), CPU, (1, 2, 4, 8), HOW)
+    assert [each.clips for each in found] == [1, 2]
+    assert gpu.speeds(recipe("tiny"), CPU, (4,), HOW) == []
+
+
+@pytest.mark.compile
+def test_the_encoders_compile_without_graph_breaks():
+    from svilm.bench.gpu import graph_breaks
+
+    assert graph_breaks(training_step(recipe("tiny"), 2)) == 0
+
+
+def test_slopes_and_stretches():
+    curve = growth.curve_of([1, 2, 4, 8], [1.0, 1.0, 2.0, 8.0])
+    assert curve.slopes == pytest.approx([0, 1, 2])
+    assert growth.stretches(curve) == [("below", 1, 2), ("linear", 2, 4), ("above", 4, 8)]
+    assert growth.stretches(growth.curve_of([1, 2, 4], [1.0, 2.0, 4.1])) == [("linear", 1, 4)]
+
+
+def test_several_processes_step_together():
+    found = growth.processes(2, clips=2, repetitions=1)
+    assert found.gather > 0 and found.step > 0
+
+
+def test_pictures_are_drawn(tmp_path):
+    save(bars({"tiny": {"decode": (0.2, 0.0), "video encoder": (0.8, 0.4)}}), tmp_path / "new" / "step.png")
+    panel = {"frames": {"time": growth.curve_of([1, 2, 4], [1.0, 2.0, 8.0])}}
+    save(curves(panel, "seconds"), tmp_path / "growth.png")
+    for file in (tmp_path / "new" / "step.png", tmp_path / "growth.png"):
+        assert file.read_bytes().startswith(b"\x89PNG")
