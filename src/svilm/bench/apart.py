@@ -1,6 +1,7 @@
 """Time and peak memory of a piece of work in a process of its own."""
 
 import ctypes
+import math
 import multiprocessing
 import re
 import statistics
@@ -32,6 +33,14 @@ class Cost(NamedTuple):
 def can_measure() -> bool:
     """Whether the system tells the peak memory of a process."""
     return sys.platform.startswith("linux")
+
+
+def free_gigabytes() -> float:
+    """Memory that programs can still have, in GB; more than any where the system does not tell."""
+    if not can_measure():
+        return math.inf
+    found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="utf-8"))
+    return int(found[1]) / 1e6 if found else math.inf
 
 
 def cost(make: Make, arguments: Arguments, first: Arguments) -> Cost:

@@ -31,6 +31,8 @@ class Shape:
     width: int
     depth: int
     heads: int
+    groups: int
+    """Of ours alone."""
 
     @property
     def config(self) -> VideoEncoderConfig:
@@ -38,12 +40,12 @@ class Shape:
         blocks = tuple(sorted({max(1, self.depth // 2), max(1, self.depth * 3 // 4), self.depth}))
         grid = (self.frames // 2, self.side // 16, self.side // 16)
         return VideoEncoderConfig(
-            width=self.width, depth=self.depth, heads=self.heads, grid=grid, groups=32, group_after=blocks
+            width=self.width, depth=self.depth, heads=self.heads, grid=grid, groups=self.groups, group_after=blocks
         )
 
 
-QUICK = Shape(1, 4, 32, 32, 2, 2)
-SHAPES = (Shape(8, 8, 112, 192, 6, 3), Shape(1, 8, 224, 768, 12, 12))
+QUICK = Shape(1, 4, 32, 32, 2, 2, 4)
+SHAPES = (Shape(8, 8, 112, 192, 6, 3, 16), Shape(1, 8, 224, 768, 12, 12, 32))
 """A small encoder on several clips, and ViT-B as in the paper on a clip of 8 frames."""
 
 

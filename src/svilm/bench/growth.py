@@ -25,7 +25,7 @@ from svilm.recipes import recipe
 from svilm.run import Run
 from svilm.runtime import all_reduce_gradients, close_distributed, gather_with_gradient, init_distributed
 
-LINEAR = 0.15
+LINEAR = 0.2
 """A slope this near to 1 counts as linear."""
 
 
@@ -172,7 +172,7 @@ def stretches(curve: Curve) -> list[tuple[str, int, int]]:
 def _row(name: str, curve: Curve, axis: Axis, unit: str) -> Row:
     words = []
     for kind, first, last in stretches(curve):
-        where = f"from {first:,g} to {last:,g}"
+        where = f"from {first:,} to {last:,}"
         why = {"linear": "linear", "below": f"slower than linear ({axis.below})"}
         words.append(f"{where} {why.get(kind, f'faster than linear ({axis.above})')}")
     return _steepest(name, curve, f"{_points(curve, unit)}; {', '.join(words)}")
@@ -184,7 +184,7 @@ def _steepest(name: str, curve: Curve, note: str) -> Row:
 
 
 def _points(curve: Curve, unit: str) -> str:
-    return ", ".join(f"{size:,g}: {value:.3g} {unit}" for size, value in zip(curve.sizes, curve.values, strict=True))
+    return ", ".join(f"{size:,}: {value:.3g} {unit}" for size, value in zip(curve.sizes, curve.values, strict=True))
 
 
 # Several processes

@@ -71,7 +71,7 @@ def curves(panels: Mapping[str, Mapping[str, Curve]], unit: str) -> "Figure":
                 middle = tuple((row[number] * row[number + 1]) ** 0.5 for row in (curve.sizes, curve.values))
                 offset = {"textcoords": "offset points", "xytext": (2, -9), "fontsize": 7.5}
                 axes.annotate(f"{slope:.2f}", middle, color=colour, **offset)
-        axes.set_xticks(lines[next(iter(lines))].sizes, [f"{size:,g}" for size in lines[next(iter(lines))].sizes])
+        axes.set_xticks(lines[next(iter(lines))].sizes, [f"{size:,}" for size in lines[next(iter(lines))].sizes])
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.minorticks_off()

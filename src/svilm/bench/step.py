@@ -7,13 +7,17 @@ bandwidth.
 
 import json
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
+from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
 from svilm.bench.frame import CPU, How, Row, higher, lower, seconds_of
@@ -21,7 +25,7 @@ from svilm.bench.machine import Rates, forward_flops, rates
 from svilm.bench.material import Material, material
 from svilm.bench.pictures import bars, save
 from svilm.data.augment import cut_and_paste, sample_paste
-from svilm.data.decode import index_video, intact_frames
+from svilm.data.decode import index_video
 from svilm.data.language import noun_prompts, pack
 from svilm.data.sample import load_clip
 from svilm.engine.optim import build_optimizer
@@ -31,6 +35,8 @@ from svilm.plan import plan
 from svilm.tasks.pretrain import Pretrain, PretrainTask
 from svilm.types import Batch, VideoFeatures
 
+READING = ("decode", "resize, crop", "cut-and-paste", "noun prompts, tokens")
+"""What the worker processes do."""
 LOSSES = ("contrast", "grounding", "grouping")
 BYTES_A_WEIGHT = {"adamw": 28, "adam": 28, "sgd": 20}
 """Read and written by a step of the optimiser: weight, gradient, its own state."""
@@ -72,22 +78,23 @@ def _one_size(
     once = size == "base"
     repetitions = 1 if once or how.quick else how.repetitions
     seconds = dict(zip(found, seconds_of([p.work for p in found.values()], repetitions, warm=not once), strict=True))
-    seconds["resize, crop"] = max(0.0, seconds.pop("read") - seconds["decode"])
+    share, read = scaling_share(found["read"].work), seconds.pop("read")
+    seconds |= {"decode": (1 - share) * read, "resize, crop": share * read}
     floors = {name: part.floor for name, part in found.items()}
     whole = sum(seconds.values())
-    order = ["decode", "resize, crop", *(name for name in seconds if name not in ("decode", "resize, crop"))]
+    order = [*READING, *(name for name in seconds if name not in READING)]
     shares[f"{size}, {len(batch)} clips"] = {name: (seconds[name], floors.get(name, 0.0)) for name in order}
     about = f"step, {size}, {len(batch)} clips"
     for name in order:
         floor = floors.get(name) or None
         yield lower(f"{about}: {name}", seconds[name], floor, "s", f"{seconds[name] / whole:.1%} of the step")
-    model_seconds = whole - sum(seconds[name] for name in order[: order.index("video encoder")])
-    floor = sum(floors[name] for name in floors if name not in ("decode", "read"))
+    model_seconds = sum(seconds[name] for name in order if name not in READING)
+    floor = sum(floors[name] for name in floors if name not in READING)
     yield lower(f"{about}: all but reading, against the machine's peak", model_seconds, floor, "s")
 
 
 def reading(made: Material, batch: Batch, machine: Rates) -> dict[str, Part]:
-    """What the worker processes do: "read" is decoding with scaling and cutting, "decode" without."""
+    """What the worker processes do; "read" is decoding, scaling and cutting together."""
     data, language = made.run.data, made.run.data.language
     paths = [made.manifest.path_of(entry) for entry in batch.entries]
     indexes = [index_video(path) for path in paths]
@@ -107,11 +114,31 @@ def reading(made: Material, batch: Batch, machine: Rates) -> dict[str, Part]:
         cut_and_paste(batch.video, drawn, data.paste.clip_window)
 
     return {
-        "decode": Part(lambda: [intact_frames(index) for index in indexes], 0.0),
         "read": Part(read, 0.0),
         "cut-and-paste": Part(paste, 2 * batch.video.numel() / machine.bandwidth),
         "noun prompts, tokens": Part(words, 0.0),
     }
+
+
+def scaling_share(read: Callable[[], object]) -> float:
+    """Share of the time of ``read`` in which PyAV scales pictures and turns them into RGB."""
+    spent = 0.0
+
+    class Timed:
+        def __init__(self) -> None:
+            self.real = VideoReformatter()
+
+        def reformat(self, *words: Any, **settings: Any) -> Any:
+            nonlocal spent
+            begun = time.perf_counter()
+            frame = self.real.reformat(*words, **settings)
+            spent += time.perf_counter() - begun
+            return frame
+
+    with patch("svilm.data.decode.VideoReformatter", Timed):
+        begun = time.perf_counter()
+        read()
+        return spent / (time.perf_counter() - begun)
 
 
 def computing(made: Material, batch: Batch, machine: Rates) -> dict[str, Part]:

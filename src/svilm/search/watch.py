@@ -27,7 +27,9 @@ GROUP_FILES = 64
 GROUP_SECONDS = 1200.0
 """... and how long those encoded together are: what is in memory, and what a killed run does again."""
 PATIENCE_SECONDS = 600
-"""A worker process that gives no frames for so long is taken to hang."""
+"""A worker process that gives no frames for so long is taken to hang ..."""
+LOOK_SECONDS = 2
+"""... and after so long without any it is seen whether it still lives."""
 CHUNK_CLIPS, CHUNK_BYTES = 64, 1 << 26
 """How much is read at once: so many clips, or fewer where they have more bytes than this."""
 
@@ -274,9 +276,10 @@ def _loaded(dataset: Dataset[T], workers: int) -> Iterator[T]:
     count = len(dataset)  # type: ignore[arg-type]
     if not count:
         return
-    patience = PATIENCE_SECONDS if workers else 0
-    loader: Readers[Any] = Readers(dataset, batch_size=None, num_workers=min(workers, count), timeout=patience)
+    look = LOOK_SECONDS if workers else 0
+    loader: Readers[Any] = Readers(dataset, batch_size=None, num_workers=min(workers, count), timeout=look)
     items = iter(loader)
+    waited = 0
     while True:
         try:
             item = next(items)
@@ -285,5 +288,11 @@ def _loaded(dataset: Dataset[T], workers: int) -> Iterator[T]:
         except RuntimeError as error:
             if "DataLoader" not in str(error):
                 raise
+            waited += look
+            if "timed out" in str(error) and waited < PATIENCE_SECONDS:
+                continue
             raise _WorkerDied(str(error).splitlines()[0]) from None
+        except (EOFError, OSError) as error:  # it died while it handed something over
+            raise _WorkerDied(f"DataLoader worker lost: {type(error).__name__} {error}".strip()) from None
+        waited = 0
         yield item
