@@ -26,6 +26,8 @@ from svilm.version import __version__
 EXTRAS = {
     "nlp": "noun phrases by spaCy's parser, as in the paper",
     "log": "TensorBoard curves of a training run",
+    "search": "vectors of an index in LanceDB or on a Qdrant server",
+    "app": "the page of an index: svilm app",
     "dev": "the tests and checks of this repository",
 }
 """What each extra of the package gives."""

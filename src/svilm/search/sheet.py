@@ -76,7 +76,8 @@ def _row(axes: "Axes", top: float, words: str, frames: Frames | None) -> None:
     high, wide = frames.shape[1:3]
     scale = min(_HIGH / high, (_WIDE - _GAP) / wide)
     for number, frame in enumerate(frames):
-        left, below = _TEXT + number * _WIDE, top + (_HIGH - high * scale) / 2
+        left = _TEXT + number * _WIDE + (_WIDE - _GAP - wide * scale) / 2  # what the model saw below where it was
+        below = top + (_HIGH - high * scale) / 2
         axes.imshow(frame, extent=(left, left + wide * scale, below + high * scale, below), interpolation="bilinear")
 
 

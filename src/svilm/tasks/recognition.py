@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -310,7 +310,10 @@ def fixed_features(
 
 
 def _row(features: VideoFeatures, row: int) -> VideoFeatures:
-    return VideoFeatures(**{name: value[row : row + 1] for name, value in vars(features).items()})
+    parts: dict[str, Any] = {
+        name: value if value is None else value[row : row + 1] for name, value in vars(features).items()
+    }
+    return VideoFeatures(**parts)
 
 
 def _key(encoder: DualEncoder, manifest: Manifest, reader: Reader, views: Views, feature: Feature) -> str:
