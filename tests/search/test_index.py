@@ -50,6 +50,17 @@ def test_a_timeline_has_all_moments_in_order(opened):
         opened.timeline("a red circle", "text.mp4")
 
 
+def test_a_query_is_encoded_once_and_few_are_kept(opened, model_folder, monkeypatch):
+    encoded = []
+    kind = type(backbones.load_backbone(str(model_folder), "cpu"))
+    through = kind.encode_text
+    monkeypatch.setattr(kind, "encode_text", lambda self, texts: encoded.extend(texts) or through(self, texts))
+    monkeypatch.setattr("svilm.search.index.KEPT_QUERIES", 2)
+    for query in ("one", "two", " one ", "three", "two", "one"):
+        opened.search(query, 1)
+    assert encoded == ["one", "two", "three", "one"]
+
+
 def test_examples_find_themselves(opened, videos, tmp_path):
     path = videos / "scenes.mp4"
     like = opened.search_like(path, 1, start=2.5, end=6.0)[0]

@@ -144,6 +144,7 @@ class _Plan:
     def make(
         cls, root: Path, folder: Path, backbone: Backbone, splitting: Splitting, store: str, retry: bool
     ) -> "_Plan":
+        """Look at the folder and at what an earlier run left, which is folded in.  Raises ValueError as build_index."""
         if not root.is_dir():
             raise ValueError(f"{root}: no such folder of videos")
         unseen: list[str] = []

@@ -23,6 +23,8 @@ if TYPE_CHECKING:  # an index opens at once; what needs torch waits for the firs
 LONGEST_QUERY = 1000
 """Characters of a query."""
 MOST_HITS = 1000
+KEPT_QUERIES = 64
+"""Queries whose vectors are kept: a page asks for the time lines of many videos with one query."""
 EVERYWHERE = Filter()
 
 
@@ -47,6 +49,7 @@ class Index:
         self.model_name = model or about.model
         self._device, self._lock = device, Lock()
         self._backbone: Backbone | None = None
+        self._texts: dict[str, Vector] = {}
         self._store: Store = open_store(about.store, self.folder, about.width, about.id)
 
     @property
@@ -145,8 +148,11 @@ class Index:
     def _encode_text(self, query: str) -> Vector:
         query = _cleaned(query)
         with self._lock:
-            vector: Vector = self._model().encode_text([query])[0].numpy()
-        return vector
+            if query not in self._texts:
+                if len(self._texts) >= KEPT_QUERIES:
+                    self._texts.pop(next(iter(self._texts)))
+                self._texts[query] = self._model().encode_text([query])[0].numpy()
+            return self._texts[query]
 
     def _model(self) -> "Backbone":
         """The model, loaded once; to be called with the lock."""
