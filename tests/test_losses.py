@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from svilm import losses
 from svilm.losses import (
     grounding_similarity,
     instance_similarity,
@@ -282,6 +283,26 @@ def test_padding_nouns_and_captions_without_nouns_change_nothing():
     assert (nouns.grad[mask] != 0).all()
     only_silent = torch.autograd.grad(grounding_similarity(groups, nouns, mask, 0.1)[:, 2].sum(), groups)[0]
     assert (only_silent == 0).all()
+
+
+@pytest.mark.parametrize("groups", [3, 9])
+def test_videos_in_blocks_give_the_same_similarity_and_gradient(monkeypatch, groups):
+    g, n = _random(5, groups, 6).requires_grad_(), _random(4, 2, 6, seed=1).requires_grad_()
+    mask = _bits(4, 2, seed=2)
+    whole = grounding_similarity(g, n, mask, 0.1)
+    expected = torch.autograd.grad(whole.square().sum(), (g, n))
+    sizes = []
+
+    def note(tensor: Tensor) -> Tensor:
+        sizes.append(tensor.numel())
+        return tensor
+
+    monkeypatch.setattr(losses, "_BLOCK", 2 * 8 * groups)  # two videos at a time
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        blocks = grounding_similarity(g, n, mask, 0.1)
+    assert max(sizes) <= max(g.numel(), n.numel()) < 5 * 8 * groups  # no weights are kept
+    torch.testing.assert_close(blocks, whole, atol=1e-12, rtol=0)
+    torch.testing.assert_close(torch.autograd.grad(blocks.square().sum(), (g, n)), expected, atol=1e-12, rtol=0)
 
 
 def test_grounding_never_holds_a_tensor_of_weighted_sums():

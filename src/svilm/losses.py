@@ -6,16 +6,21 @@ finite for finite inputs.  Temperatures divide the cosine inside the exponent: s
 are positive numbers, or scalar tensors where they are learned.
 """
 
+from functools import partial
 from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 SHORTEST = 1e-6
 """A vector whose largest component is below this has no direction."""
 SHORTEST_REGION = 1e-3
 """A weighted sum of unit group tokens counts as at least this long: shorter, fp32 sees no direction."""
+
+_BLOCK = 1 << 22
+"""So many weights of Eq. 3 are held at a time: 16 MB, which also keeps them near to a processor."""
 
 Temperature = float | Float[Tensor, ""]
 
@@ -82,19 +87,35 @@ def grounding_similarity(
     sum of the unit group tokens; the mean goes over the nouns that ``noun_mask`` marks as real.  A caption
     without any has similarity 0 and gives no gradient.
 
-    The cosine is taken as sum_m(w_m s_m) / sqrt(w^T Gram w), where s are the cosines between noun and groups
-    and Gram those among the groups: the same number without a tensor of weighted sums, which would have the
-    shape (videos, captions, nouns, common).
+    The cosine is taken as sum_m(w_m s_m) / |sum_m(w_m g_m)|, s being the cosines between noun and groups.  The length
+    comes from the cosines among the groups where these are few, and never is there a tensor of all weighted sums, of
+    the shape (videos, captions, nouns, common): videos are taken in blocks, which the backward pass computes again.
+    So memory stays small even with thousands of groups in a clip.
     """
     with _full_precision(group_tokens):
         group = _unit(_upcast(group_tokens))
-        noun = _unit(_upcast(noun_tokens).masked_fill(~noun_mask.unsqueeze(-1), 0.0))
-        cosine = torch.einsum("vmd,ckd->vckm", group, noun)
-        weight = (cosine / temperature).softmax(dim=-1)
-        gram = group @ group.mT
-        region = (torch.einsum("vckm,vmn->vckn", weight, gram) * weight).sum(dim=-1)  # squared length
-        similarity = (weight * cosine).sum(dim=-1) * region.clamp(min=SHORTEST_REGION**2).rsqrt()
-        return (similarity * noun_mask).sum(dim=-1) / noun_mask.sum(dim=-1).clamp(min=1)
+        noun = _unit(_upcast(noun_tokens).masked_fill(~noun_mask.unsqueeze(-1), 0.0)).flatten(0, 1)
+        parts = group.split(max(1, _BLOCK // max(1, len(noun) * group.shape[1])))
+        if len(parts) == 1:
+            cosine = _noun_similarity(group, noun, temperature)
+        else:
+            # Nothing is drawn at random in there, so no state has to be kept.
+            again = partial(checkpoint, _noun_similarity, use_reentrant=False, preserve_rng_state=False)
+            cosine = torch.cat([again(part, noun, temperature) for part in parts])
+        similarity = cosine.unflatten(1, noun_mask.shape) * noun_mask
+        return similarity.sum(dim=-1) / noun_mask.sum(dim=-1).clamp(min=1)
+
+
+def _noun_similarity(
+    group: Float[Tensor, "videos groups common"], noun: Float[Tensor, "all_nouns common"], temperature: Temperature
+) -> Float[Tensor, "videos all_nouns"]:
+    """The mean of Eq. 3 before it is taken: every video and every noun, both of unit length."""
+    videos, groups, common = group.shape
+    cosine = (group.flatten(0, 1) @ noun.mT).unflatten(0, (videos, groups))
+    weight = (cosine / temperature).softmax(dim=1)
+    few = groups <= common
+    squared = ((group @ group.mT) @ weight * weight if few else (group.mT @ weight).square()).sum(dim=1)
+    return (weight * cosine).sum(dim=1) * squared.clamp(min=SHORTEST_REGION**2).rsqrt()
 
 
 def instance_similarity(

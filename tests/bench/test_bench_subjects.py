@@ -86,9 +86,9 @@ def test_packed_and_padded_texts_have_the_same_vectors():
 
 
 def test_encoders_have_equal_shape():
-    ours = VideoEncoder(QUICK.config)
+    ours = VideoEncoder(QUICK.config())
     pixels = torch.randn(QUICK.clips, QUICK.frames, 3, QUICK.side, QUICK.side)
-    tokens = QUICK.config.grid[0] * QUICK.config.grid[1] * QUICK.config.grid[2]
+    tokens = QUICK.config().grid[0] * QUICK.config().grid[1] * QUICK.config().grid[2]
     for model, classes in ((vivit(QUICK), 1), (videomae(QUICK), 0)):
         states = model(pixels).last_hidden_state
         assert states.shape == (QUICK.clips, tokens + classes, QUICK.width)

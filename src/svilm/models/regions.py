@@ -38,8 +38,8 @@ class RegionConfig(Config):
 class RegionBranch(nn.Module):
     """Pixels to region tokens, and to what they add to the video tokens that hold them.
 
-    The loss compares every noun of a batch with every region of every clip, and the regions of a clip with one another:
-    memory grows with the square of their number.  Raises ValueError for patches that do not divide the video tokens'.
+    The loss compares every noun of a batch with every region of every clip; memory does not grow with their product
+    (`svilm.losses`), time does.  Raises ValueError for patches that do not divide the video tokens'.
     """
 
     def __init__(

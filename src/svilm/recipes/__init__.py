@@ -23,6 +23,7 @@ RECIPES: dict[str, Callable[[], Run]] = {
         pretrain.paper_contrastive,
         pretrain.paper_grounding,
         pretrain.paper_grouping,
+        pretrain.paper_regions,
         pretrain.paper_16_frames,
         downstream.msrvtt,
         downstream.msrvtt_qa,

@@ -129,10 +129,9 @@ class PretrainTask(Task):
         nouns, mask, groups = features["nouns"], batch.noun_mask, features["groups"]
         all_nouns, all_mask = gather_with_gradient(nouns), gather_with_gradient(mask)
         rows = grounding_similarity(groups, all_nouns, all_mask, region)
-        if world_size() == 1:
-            columns = rows.T
-        else:
-            columns = grounding_similarity(gather_with_gradient(groups), nouns, mask, region).T
+        # What other ranks found for this rank's captions: far less to send than their groups.
+        first = rank() * len(nouns)
+        columns = gather_with_gradient(rows)[:, first : first + len(nouns)].T
         silent = ~all_mask.any(dim=1)  # captions without a noun
         own = ~mask.any(dim=1)
         to_captions = wanted[0].masked_fill(silent, 0.0)
