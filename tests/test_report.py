@@ -135,7 +135,7 @@ def make_run(folder: Path, manifest: Path, seed: int = 0, task: Pretrain | None 
         ),
         task=task or Pretrain(),
         retrieval=Retrieval(manifest=str(manifest), dual_softmax=0.1),
-        temporal=Temporal(manifest=str(manifest)),
+        temporal=Temporal(manifest=str(manifest), jump_cuts=str(manifest)),
         grounding=Grounding(manifest=str(manifest)),
     )
     (folder / "run.json").write_text(run.model_dump_json())
@@ -309,6 +309,14 @@ class TestScenes:
             assert mean.within == pytest.approx(files.scores[f"{family}/within"], abs=1e-6)
             assert mean.across == pytest.approx(files.scores[f"{family}/across"], abs=1e-6)
             assert mean.told_apart == pytest.approx(files.scores[f"{family}/told_apart"])
+
+    def test_jump_cuts_have_a_table(self, page: Page, place: Path) -> None:
+        files = read_files(place / "run")
+        rows = numbers.beside_table(files, None, "temporal_cuts", tuple(scenes.JUMP_CUTS), scenes.BLIND)
+        assert [row.title for row in rows] == ["This run", *scenes.BLIND.values()]
+        assert rows[1].cells[0] == f"{files.scores['temporal_cuts_untrained/told_apart']:.1f}"
+        assert "the place stays, the things change" in page.text
+        assert "Jump cuts" in [each.get("aria-label") for each in page.all("div")]
 
     def test_without_scene_changes_it_says_so(self, place: Path) -> None:
         files = read_files(place / "run")

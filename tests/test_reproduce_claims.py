@@ -60,6 +60,21 @@ def test_cells_are_mean_and_deviation_over_seeds(folder):
     assert "Grounding" not in text  # nothing measured, no table
 
 
+def test_a_result_without_the_scores_of_a_table_is_left_out_of_it(folder):
+    """Jump cuts came later than the first result files."""
+    title = "### Jump cuts: the place stays, the things change"
+    assert title not in tables(read_results(folder))
+    extra = {"temporal_cuts/told_apart": 90.0, "temporal_cuts_untrained/told_apart": 80.0}
+    (folder / "all-seed1.json").write_text(json.dumps(result("all", 1, 14.0, **extra)))
+    text = tables(read_results(folder))
+    table = text.partition(title)[2].partition("In brackets")[0]
+    assert [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.strip().splitlines()[2:]] == [
+        [f"{SCENARIOS['all'][1]} (1)", "90.0"],
+        ["*untrained*", "80.0"],
+    ]
+    assert f"{SCENARIOS['all'][1]} (2)" in text and "contrastive (1)" in text  # in the table of retrieval
+
+
 def test_the_page_keeps_what_is_written_by_hand(folder, tmp_path):
     page = tmp_path / "page.md"
     page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
@@ -103,6 +118,8 @@ def test_what_is_there_is_not_run_again(folder, monkeypatch, tmp_path):
     (folder / "all-seed0.json").write_text(json.dumps(result("all", 0, 1.0, **dict.fromkeys(DOWNSTREAM.values(), 5.0))))
     run_claims(replace(plan, downstream=True))  # what was not carried downstream is taken up again
     assert ran == [("contrastive", 0), ("contrastive", 1), ("all", 1)]
+    with pytest.raises(ConfigError, match=r"made with the settings \(none\), asked for training.steps=9"):
+        run_claims(replace(plan, settings=["training.steps=9"]))
     with pytest.raises(ConfigError, match="no scenario nonsense; there are contrastive"):
         run_claims(Plan(tmp_path, tmp_path, folder, scenarios=("nonsense",)))
 
@@ -113,6 +130,7 @@ def test_a_scenario_is_measured_in_every_way(world, tmp_path):
     assert (run.recipe, run.seed, run.training.steps) == ("tiny-grounding", 1, 2)
     for part in (run.retrieval, run.temporal, run.grounding):
         assert Path(part.manifest).is_file()
+    assert Path(run.temporal.jump_cuts).is_file()
 
 
 SMALL = (
@@ -129,4 +147,6 @@ def test_a_small_one_from_end_to_end(world, tmp_path):
     assert file.name == "all-seed0.json" and "with a distractor" in text and "boundary F1" in text
     found = json.loads(file.read_text())
     assert found["scores"].keys() >= {"grounding/pointing", "temporal/gap", "grounding_contrast/pointing"}
+    assert found["scores"].keys() >= {"temporal_cuts/gap", "temporal_cuts_untrained/told_apart"}
+    assert "Jump cuts" in text
     assert found["curves"]["loss/contrast"]["steps"] == [1.0, 2.0, 3.0]

@@ -42,9 +42,18 @@ def manifests(world, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(manifests) -> Run:
+def jump_cuts(world, tmp_path_factory):
+    """Manifest of the jump cuts of the drawn world."""
+    path = tmp_path_factory.mktemp("cuts") / "cuts.jsonl"
+    prepare(folder.listing(world / "jump_cuts.csv", split="test"), to=path, videos=world / "jump_cuts", check="none")
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(manifests, jump_cuts) -> Run:
     files = [f"{name}.manifest={path}" for name, path in manifests.items()]
     files += [f"{name}={manifests['retrieval']}" for name in ("grounding.manifest", "temporal.pasted")]
+    files += [f"temporal.jump_cuts={jump_cuts}"]
     return override(recipe("tiny"), [*SMALL, *files])
 
 
@@ -73,6 +82,9 @@ def test_a_run_leaves_everything_that_explains_its_numbers(finished, run):
         assert 0 <= scores[f"{family}/pointing"] <= 100
     for family in ("temporal", "temporal_untrained", "temporal_pixels"):
         assert 0 <= scores[f"{family}/assignment_accuracy"] <= 100
+    for family in ("temporal_cuts", "temporal_cuts_untrained", "temporal_cuts_pixels"):
+        assert {f"{family}/{name}" for name in ("gap", "told_apart", "boundary_f1_half")} <= set(scores)
+    assert scores["temporal_cuts/scored"] == 3
     environment = json.loads((place / "environment.json").read_text())
     assert environment["torch"] == torch.__version__ and environment["svilm"] == svilm.__version__
 
@@ -131,10 +143,14 @@ def test_one_evaluation_alone_takes_its_place_among_the_scores(finished, tmp_pat
     assert alone == {name: value for name, value in scores.items() if name.startswith("temporal")}
     assert json.loads((copy / "scores.json").read_text()) == scores
     assert set(json.loads((copy / "protocols.json").read_text())) == {
-        "retrieval", "temporal", "grounding",
+        "retrieval", "temporal", "temporal_cuts", "grounding",
     }  # fmt: skip
     with pytest.raises(ConfigError, match=r"grounding\.manifest is empty"):
         evaluate_only(override(run, ["grounding.manifest="]), copy, "grounding")
+    cuts = evaluate_only(override(run, ["temporal.manifest="]), copy, "temporal")
+    assert cuts == {name: value for name, value in scores.items() if name.startswith("temporal_cuts")}
+    with pytest.raises(ConfigError, match=r"temporal\.manifest is empty"):
+        evaluate_only(override(run, ["temporal.manifest=", "temporal.jump_cuts="]), copy, "temporal")
 
 
 def test_five_lines_of_python(finished, world):
@@ -205,7 +221,7 @@ def test_published_weights_start_a_run(run, tmp_path):
         run,
         [
             f"start.video={tmp_path / 'vivit'}", f"start.text={tmp_path / 'bert'}", "training.steps=1",
-            "retrieval.manifest=", "temporal.manifest=", "grounding.manifest=",
+            "retrieval.manifest=", "temporal.manifest=", "temporal.jump_cuts=", "grounding.manifest=",
             "optim.lr_video=0", "optim.lr_text=0",
         ],
     )  # fmt: skip

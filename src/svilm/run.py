@@ -181,7 +181,7 @@ def evaluate_only(run: Run, folder: Path, family: str) -> dict[str, float]:
     Returns the scores of this family with its baselines.  Raises ConfigError when the run names no manifest for it,
     and ValueError when the run has not finished.
     """
-    _required(getattr(run, family).manifest, f"{family}.manifest")
+    _required(_manifest_of(run, family), f"{family}.manifest")
     device = device_for(run.device)
     context = _context(run, folder, device, lambda: SViLM.from_pretrained(folder, run.device).encoder)
     others = {name: type(getattr(run, name))() for name in EVALUATIONS if name != family}
@@ -191,9 +191,15 @@ def evaluate_only(run: Run, folder: Path, family: str) -> dict[str, float]:
     for name, found in (("scores", scores), ("protocols", _protocols(families))):
         file = folder / f"{name}.json"
         before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        kept = {key: value for key, value in before.items() if key.partition("/")[0].partition("_")[0] != family}
+        kept = {key: value for key, value in before.items() if evaluation_of(key) != family}
         _write_json(file, {**kept, **found})
     return scores
+
+
+def evaluation_of(name: str) -> str:
+    """Which of `EVALUATIONS` a family or score is of, by its first word (`temporal_cuts/gap`); empty for none."""
+    word = name.partition("/")[0].partition("_")[0]
+    return word if word in EVALUATIONS else ""
 
 
 def _context(run: Run, folder: Path, device: torch.device, make_encoder: Callable[[], DualEncoder]) -> Context:
@@ -240,7 +246,7 @@ def _scored(run: Run, job: Job, model: nn.Module, context: Context) -> dict[str,
 
 def _untrained(run: Run, context: Context) -> dict[str, float]:
     """What the encoder scores before any training, under names such as ``retrieval_untrained/...``."""
-    if not any(getattr(run, name).manifest for name in EVALUATIONS):
+    if not any(_manifest_of(run, name) for name in EVALUATIONS):
         return {}
     untrained = initial_encoder(run.model_copy(update={"start": Start()})).to(context.device)
     return {
@@ -249,6 +255,12 @@ def _untrained(run: Run, context: Context) -> dict[str, float]:
         for key, value in family.metrics.items()
         if key.startswith(f"{name}/")
     }
+
+
+def _manifest_of(run: Run, family: str) -> str:
+    """A manifest that the run names for one of `EVALUATIONS`; empty when it asks for none of it."""
+    jump_cuts = run.temporal.jump_cuts if family == "temporal" else ""
+    return str(getattr(run, family).manifest) or jump_cuts
 
 
 def _protocols(families: Mapping[str, Scores]) -> dict[str, dict[str, Any]]:
@@ -289,8 +301,7 @@ def evaluations(run: Run, model: DualEncoder, tokenizer: Tokenizer, folder: Path
         sampling = run.data.sampling
         words = f"{sampling.num_frames} frames, one uniform clip, centre crop {sampling.size}"
         found["retrieval"] = retrieving.score(retrieving.encode(model, test, reader), test, run.retrieval, words)
-    if run.temporal.manifest:
-        found["temporal"] = scenes.evaluate(model, run.temporal, reader)
+    found |= scenes.evaluate(model, run.temporal, reader)
     if run.grounding.manifest:
         found["grounding"] = pointing.evaluate(model, run.grounding, reader, folder)
     return found

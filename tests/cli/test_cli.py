@@ -96,6 +96,11 @@ def test_from_a_folder_of_videos_to_a_report(world, tmp_path):
     code, _, error = call("evaluate", run, "--set", "retrieval.dual_softmax=0.05")
     assert code == 0, error
     assert "retrieval_transductive/text_to_video/R@1" in json.loads((run / "scores.json").read_text())
+    cuts = tmp_path / "cuts.jsonl"
+    code, _, error = call("prepare", "folder", world / "jump_cuts.csv", "--videos", world / "jump_cuts", "--to", cuts)
+    assert code == 0, error
+    code, out, error = call("evaluate", "temporal", run, "--jump-cuts", cuts)
+    assert code == 0 and "temporal_cuts_untrained/told_apart" in out and "temporal/gap" in out, error
     code, out, error = call("report", run)
     assert code == 0, error
     page = (run / "report.html").read_text()

@@ -12,7 +12,7 @@ from svilm.data.class_names import readable
 from svilm.data.manifest import Manifest, Segment
 from svilm.data.prepare import activitynet, ava, folder, hmdb51, msrvtt, msrvtt_qa, ucf101, videocc
 from svilm.data.prepare.common import Listing, prepare
-from svilm.data.world import World, draw_world, read_truth, read_untrimmed
+from svilm.data.world import World, draw_world, read_jump_cuts, read_truth, read_untrimmed
 from svilm.data.world import labelled as module
 from svilm.data.world.scenes import COLOURS, MOTIONS
 
@@ -40,6 +40,9 @@ def test_the_caption_files_are_read(world: World, tmp_path: Path) -> None:
         assert len(prepared(msrvtt.listing(world.msrvtt, split=split), world.videos, tmp_path)) == number
     scenes = prepared(folder.listing(world.scenes, split="test"), world.videos, tmp_path)
     assert len(scenes) == sum(bool(r.scene_changes) for r in read_truth(world.folder) if r.split == "test")
+    cuts = prepared(folder.listing(world.jump_cuts, split="test"), world.jump_cut_videos, tmp_path)
+    assert [entry.scene_changes for entry in cuts] == [record.scene_changes for record in read_jump_cuts(world.folder)]
+    assert len(cuts) == 4 and cuts.header.split == "test" and cuts.path_of(cuts[0]).is_file()
 
 
 @pytest.mark.parametrize("form", ["{}_qa.json", "{}.jsonl"])

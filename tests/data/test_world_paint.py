@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from svilm.data.world import render, scene
+from svilm.data.world import jump_cut, render, scene
 from svilm.data.world.paint import background, coverage
 from svilm.data.world.scenes import COLOURS, TEXTURES, Actor, Background, Thing, boxes
 from svilm.data.world.shapes import SHAPES
@@ -87,6 +87,21 @@ def test_taking_a_thing_away_changes_pixels_only_inside_its_boxes(index: int):
                 left, top, right, bottom = bounds(changed[frame])
                 low, high = np.floor(box[:2] * SIZE - 0.5), np.ceil(box[2:] * SIZE + 0.5)
                 assert left >= low[0] and top >= low[1] and right <= high[0] and bottom <= high[1]
+
+
+def test_a_jump_cut_changes_pixels_only_where_there_are_things():
+    for index in range(8):
+        clip = jump_cut(0, index)
+        first, second = clip.shots
+        around = np.zeros((SIZE, SIZE), dtype=bool)
+        for shot in clip.shots:
+            for actor in shot.actors:
+                for box in boxes(actor, len(shot), clip.fps)[[0, -1]] * SIZE:
+                    if not np.isnan(box[0]):
+                        left, top, right, bottom = (*np.floor(box[:2]).astype(int), *np.ceil(box[2:]).astype(int))
+                        around[max(0, top - 1) : bottom + 1, max(0, left - 1) : right + 1] = True
+        changed = np.abs(np.diff(render(clip)[[first.end - 1, second.start]].astype(int), axis=0)[0]).max(axis=-1) > 12
+        assert changed.sum() > 50 and not (changed & ~around).any()
 
 
 def test_same_scene_same_pixels_and_another_seed_others():

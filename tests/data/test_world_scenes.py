@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from svilm.data.world import scene
+from svilm.data.world import jump_cut, scene
 from svilm.data.world import scenes as module
 from svilm.data.world.scenes import MOTIONS, TEXTURES, Actor, Thing, boxes, poses
 from svilm.data.world.shapes import SHAPES
@@ -48,6 +48,28 @@ def test_the_drawing_is_the_one_that_its_version_stands_for():
         (("pink", "triangle", "grows"), ("white", "heart", "spins")),
         (("red", "triangle", "spins"),),
     )
+    assert jump_cut(0, 1).meaning == (
+        (("orange", "heart", "moves left"), ("pink", "square", "bounces")),
+        (("orange", "cross", "moves up"),),
+    )
+
+
+def test_a_jump_cut_changes_all_things_and_nothing_else():
+    cuts = [jump_cut(3, index) for index in range(100)]
+    for clip in cuts:
+        first, second = clip.shots
+        assert second.background == first.background and second.grain != first.grain
+        before, after = ({(a.thing.colour, a.thing.shape) for a in shot.actors} for shot in clip.shots)
+        assert before and after and not before & after
+        assert clip.scene_changes == (second.start / clip.fps,) and first.end == second.start
+    assert {clip.shots[1].start for clip in cuts} == {4, 6, 8, 10, 12}
+    assert {tuple(len(shot.actors) for shot in clip.shots) for clip in cuts} == {(1, 1), (1, 2), (2, 1)}
+    assert len({clip.shots[0].background.seed for clip in cuts}) == len({clip.meaning for clip in cuts}) == 100
+
+
+def test_a_jump_cut_follows_from_seed_and_index_alone():
+    assert jump_cut(0, 7) == jump_cut(0, 7)
+    assert all(jump_cut(0, 7).shots != other.shots for other in (jump_cut(1, 7), jump_cut(0, 8), scene(0, "test", 7)))
 
 
 def test_no_two_test_clips_show_the_same():
@@ -100,12 +122,12 @@ def test_the_world_is_varied():
 @settings(deadline=None, max_examples=40)
 @given(num_frames=st.integers(4, 50), index=st.integers(0, 10_000))
 def test_scenes_change_at_even_frames_away_from_the_ends(num_frames: int, index: int):
-    clip = scene(0, "train", index, num_frames=num_frames, fps=10)
-    assert clip.num_frames == num_frames
-    assert [shot.start for shot in clip.shots] == [0, *(shot.end for shot in clip.shots[:-1])]
-    for seconds in clip.scene_changes:
-        frame = round(seconds * 10)
-        assert frame % 2 == 0 and math.floor(num_frames / 4) <= frame <= 3 * num_frames / 4
+    for clip in (scene(0, "train", index, num_frames=num_frames, fps=10), jump_cut(0, index, num_frames=num_frames)):
+        assert clip.num_frames == num_frames
+        assert [shot.start for shot in clip.shots] == [0, *(shot.end for shot in clip.shots[:-1])]
+        for seconds in clip.scene_changes:
+            frame = round(seconds * clip.fps)
+            assert frame % 2 == 0 and math.floor(num_frames / 4) <= frame <= 3 * num_frames / 4
 
 
 @pytest.mark.parametrize("num_frames", [4, 7, 16, 40])

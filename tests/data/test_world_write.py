@@ -16,6 +16,8 @@ from svilm.data.world import (
     World,
     WorldError,
     draw_world,
+    jump_cut,
+    read_jump_cuts,
     read_truth,
     read_untrimmed,
     render,
@@ -75,7 +77,7 @@ def test_a_smaller_world_is_the_beginning_of_a_larger_one(world: World, tmp_path
     for split in ("train", "test"):
         first, all_of_them = ([r for r in read_truth(w.folder) if r.split == split] for w in (small, world))
         assert first == all_of_them[: len(first)]
-    for file in ("videocc/video_cc_public.csv", "msrvtt/MSRVTT_JSFUSION_test.csv"):
+    for file in ("videocc/video_cc_public.csv", "msrvtt/MSRVTT_JSFUSION_test.csv", "jump_cuts.csv"):
         lines = rows(small.folder / file)
         assert lines == rows(world.folder / file)[: len(lines)]
 
@@ -178,6 +180,22 @@ def test_scenes_lists_the_test_clips_that_change(world: World):
     assert found == [[f"{r.id}.mp4", "0.0", "2.0", r.captions[0], str(r.scene_changes[0])] for r in changing]
 
 
+def test_jump_cuts_are_a_quarter_of_the_test_clips_and_listed_as_scenes_are(world: World):
+    header, *found = rows(world.jump_cuts)
+    assert header == rows(world.scenes)[0] and len(found) == 3  # of 10 test clips
+    records = read_jump_cuts(world.folder)
+    assert found == [[f"cut{k}.mp4", "0.0", "2.0", r.captions[0], str(*r.scene_changes)] for k, r in enumerate(records)]
+    for index, record in enumerate(records):
+        assert record.split == "test" and record.backgrounds[0] == record.backgrounds[1]
+        path = world.jump_cut_videos / found[index][0]
+        assert path == world.folder / record.video
+        assert np.abs(decoded(path).astype(int) - render(jump_cut(SMALL["seed"], index))).mean() < 5
+        for thing in record.things:
+            frames = [k / record.fps for k, box in enumerate(thing.boxes) if box is not None]
+            assert frames and all((second >= record.scene_changes[0]) == thing.shot for second in frames)
+    assert not {record.id for record in records} & {record.id for record in read_truth(world.folder)}
+
+
 def test_every_annotation_file_is_explained(world: World):
     readme = (world.folder / "README.md").read_text()
     for name in texts(world.folder):
@@ -256,11 +274,12 @@ def test_the_same_world_is_not_drawn_twice(world: World, monkeypatch: pytest.Mon
 
 def test_force_draws_again_and_leaves_nothing_of_the_world_before(tmp_path: Path):
     fresh = draw_world(tmp_path / "fresh", **TINY, workers=1).folder
-    old = draw_world(tmp_path / "old", **{**TINY, "clips": 3, "untrimmed": 1}, workers=1).folder
-    with pytest.raises(WorldError, match=r"clips=3, untrimmed=1, asked for clips=2, untrimmed=0"):
+    old = draw_world(tmp_path / "old", **{**TINY, "clips": 3, "test_clips": 5, "untrimmed": 1}, workers=1).folder
+    with pytest.raises(WorldError, match=r"clips=3, test_clips=5, untrimmed=1, asked for clips=2, test_clips=1, unt"):
         draw_world(old, **TINY, workers=1)
     assert not draw_world(old, **TINY, workers=1, force=True).reused
     assert texts(old) == texts(fresh) and videos(old) == videos(fresh)
+    assert [path.name for path in (old / "jump_cuts").glob("*.mp4")] == ["cut0.mp4"]
 
 
 def test_a_world_cut_short_is_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -297,6 +316,6 @@ def test_a_setting_out_of_range_is_named_and_nothing_is_drawn(wrong: dict[str, i
 
 def test_a_world_without_test_clips_and_long_videos_is_a_world(tmp_path: Path):
     drawn = draw_world(tmp_path, **{**TINY, "clips": 1, "test_clips": 0}, workers=1)
-    assert len(read_truth(drawn.folder)) == 1 and read_untrimmed(drawn.folder) == []
+    assert len(read_truth(drawn.folder)) == 1 and read_untrimmed(drawn.folder) == read_jump_cuts(drawn.folder) == []
     assert decoded(drawn.videos / "video0.mp4").shape == (4, 32, 32, 3)
     assert rows(drawn.videocc)[0][2] == "1000000"

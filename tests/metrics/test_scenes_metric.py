@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from svilm.metrics.scenes import (
     Assignment,
     assignment,
+    auc,
     balanced_accuracy,
     boundaries,
     boundary_f1,
@@ -70,3 +71,17 @@ def test_features_that_know_nothing_get_half():
         mask[: rng.integers(2, 5)] = True
         found.append(assignment(rng.normal(size=(6, 16)), mask))
     assert balanced_accuracy(found) == pytest.approx(50, abs=2)
+
+
+values = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=6).map(np.array)
+
+
+@given(values, values)
+def test_auc_is_the_share_of_pairs_in_order(higher, lower):
+    pairs = [1.0 if a > b else 0.5 if a == b else 0.0 for a in higher for b in lower]
+    assert auc(higher, lower) == pytest.approx(np.mean(pairs))
+
+
+def test_auc_needs_both_kinds():
+    with pytest.raises(ValueError, match="0 values of one kind and 1 of the other"):
+        auc(np.array([]), np.array([1.0]))

@@ -32,10 +32,12 @@ def run_demo(to: Path, world: Path, *, steps: int | None, clips: int, test_clips
         "train": videocc.listing(world / "videocc" / "video_cc_public.csv"),
         "test": msrvtt.listing(world / "msrvtt", split="test"),
         "scenes": folder.listing(world / "scenes.csv", split="test"),
+        "jump_cuts": folder.listing(world / "jump_cuts.csv", split="test"),
     }
     manifests = {name: world / f"{name}.jsonl" for name in listings}
     for name, listing in listings.items():
-        print(prepare(listing, to=manifests[name], videos=world / "videos"), file=sys.stderr)
+        videos = world / ("jump_cuts" if name == "jump_cuts" else "videos")
+        print(prepare(listing, to=manifests[name], videos=videos), file=sys.stderr)
 
     folders = {"tiny": to, "tiny-contrastive": to.with_name(to.name + "-contrastive")}
     scores: dict[str, dict[str, float]] = {}
@@ -47,6 +49,7 @@ def run_demo(to: Path, world: Path, *, steps: int | None, clips: int, test_clips
                 f"retrieval.manifest={manifests['test'].absolute()}",
                 f"temporal.manifest={manifests['scenes'].absolute()}",
                 f"temporal.pasted={manifests['test'].absolute()}",
+                f"temporal.jump_cuts={manifests['jump_cuts'].absolute()}",
                 f"grounding.manifest={manifests['test'].absolute()}",
                 *([] if steps is None else [f"training.steps={steps}"]),
             ],

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from svilm.cli.train import ScenesFile, Settings, TestFile, print_scores, with_files
+from svilm.cli.train import JumpCutsFile, ScenesFile, Settings, TestFile, print_scores, with_files
 
 
 def evaluate(
@@ -24,13 +24,15 @@ def evaluate(
     ] = None,
     test: TestFile = None,
     scenes: ScenesFile = None,
+    jump_cuts: JumpCutsFile = None,
     settings: Settings = None,
 ) -> None:
     """Score a run again, on its own test manifests or on others; rewrites scores.json.
 
     `svilm evaluate grounding RUN` asks where the model sees each noun, beside chance, the centre and the most salient
-    place; `svilm evaluate temporal RUN` whether it tells scenes apart.  Grounding also writes RUN/grounding.json, a
-    line for each noun, and RUN/grounding.png, heat and true boxes of the first clips.
+    place; `svilm evaluate temporal RUN` whether it tells scenes apart, with --jump-cuts also those in which only the
+    things change.  Grounding also writes RUN/grounding.json, a line for each noun, and RUN/grounding.png, heat and true
+    boxes of the first clips.
 
     `svilm evaluate hf:NAME --test FILE` scores a published image-text model by retrieval, frame by frame, and only
     prints the scores.
@@ -51,10 +53,10 @@ def evaluate(
             raise ConfigError(
                 "--data belongs to a TASK; give --test and --scenes, or svilm evaluate TASK RUN --data FILE"
             )
-        print_scores(score(with_files(load_run(folder), None, test, scenes, settings), folder))
+        print_scores(score(with_files(load_run(folder), None, test, scenes, settings, jump_cuts), folder))
         return
     own = [] if data is None else [f"{task[0]}.manifest={json.dumps(str(data.absolute()))}"]
-    run = with_files(load_run(folder), None, test, scenes, [*own, *(settings or [])])
+    run = with_files(load_run(folder), None, test, scenes, [*own, *(settings or [])], jump_cuts)
     print_scores(evaluate_only(run, folder, task[0]))
     if task[0] == "grounding":
         from svilm.report.nouns import draw_nouns

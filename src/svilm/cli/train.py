@@ -23,6 +23,9 @@ Settings = Annotated[
 DataFile = Annotated[Path | None, typer.Option("--data", help="Training manifest, made by `svilm prepare`.")]
 TestFile = Annotated[Path | None, typer.Option("--test", help="Test manifest.")]
 ScenesFile = Annotated[Path | None, typer.Option("--scenes", help="Manifest whose entries state scene changes.")]
+JumpCutsFile = Annotated[
+    Path | None, typer.Option("--jump-cuts", help="Manifest whose scenes change before one and the same background.")
+]
 
 
 def train(
@@ -31,6 +34,7 @@ def train(
     data: DataFile = None,
     test: TestFile = None,
     scenes: ScenesFile = None,
+    jump_cuts: JumpCutsFile = None,
     settings: Settings = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in TO, with its own settings.")] = False,
     dry_run: Annotated[
@@ -45,7 +49,7 @@ def train(
     from svilm.run import execute, load_run
 
     folder = to or Path("runs") / recipe
-    run = load_run(folder) if resume else configured(recipe, settings, data, test, scenes)
+    run = load_run(folder) if resume else configured(recipe, settings, data, test, scenes, jump_cuts)
     if dry_run:
         from svilm.plan import describe_plan
 
@@ -103,22 +107,32 @@ def show(
 
 
 def configured(
-    recipe: str, settings: list[str] | None, data: Path | None, test: Path | None, scenes: Path | None
+    recipe: str,
+    settings: list[str] | None,
+    data: Path | None,
+    test: Path | None,
+    scenes: Path | None,
+    jump_cuts: Path | None = None,
 ) -> "Run":
     """A recipe with the files and settings of the command line."""
     from svilm.recipes import recipe as find
 
-    return with_files(find(recipe), data, test, scenes, settings)
+    return with_files(find(recipe), data, test, scenes, settings, jump_cuts)
 
 
 def with_files(
-    run: "Run", data: Path | None, test: Path | None, scenes: Path | None, settings: list[str] | None
+    run: "Run",
+    data: Path | None,
+    test: Path | None,
+    scenes: Path | None,
+    settings: list[str] | None,
+    jump_cuts: Path | None = None,
 ) -> "Run":
     """A run with the files and settings of the command line."""
     from svilm.config import override
 
     tested = "task.test" if "test" in type(run.task).model_fields else "retrieval.manifest"
-    files = {"data.manifest": data, tested: test, "temporal.manifest": scenes}
+    files = {"data.manifest": data, tested: test, "temporal.manifest": scenes, "temporal.jump_cuts": jump_cuts}
     given = [f"{name}={json.dumps(str(path.absolute()))}" for name, path in files.items() if path is not None]
     return _on_scanned(override(run, [*given, *(settings or [])]))
 

@@ -50,6 +50,18 @@ def chance_f1(places: Float[np.ndarray, " places"], true: Sequence[float], toler
     return float(np.mean([boundary_f1(choice, true, tolerance) for choice in choices]))
 
 
+def auc(higher: Float[np.ndarray, " higher"], lower: Float[np.ndarray, " lower"]) -> float:
+    """How often a value of the first kind is above one of the second, over all pairs of them: 0 to 1, 0.5 is chance.
+
+    A tie counts half.  This is the area under the ROC curve: how well one threshold could tell the two kinds.  Raises
+    ValueError when there is none of a kind.
+    """
+    if not len(higher) or not len(lower):
+        raise ValueError(f"{len(higher)} values of one kind and {len(lower)} of the other; both are needed")
+    below, upto = (np.searchsorted(np.sort(lower), higher, side=side) for side in ("left", "right"))
+    return float(np.mean((below + upto) / (2 * len(lower))))
+
+
 class Assignment(NamedTuple):
     """Of the foreground and of the background steps of a clip, how many are nearer to their own part."""
 

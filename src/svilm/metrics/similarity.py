@@ -41,6 +41,17 @@ def scene_labels(
     return np.searchsorted(np.sort(np.asarray(changes, dtype=np.float64)), times, side="right")
 
 
+def scene_pairs(
+    similarity: Float[np.ndarray, "steps steps"],
+    scenes: Int[np.ndarray, " steps"] | Bool[np.ndarray, " steps"],
+) -> tuple[Float[np.ndarray, " within"], Float[np.ndarray, " across"]]:
+    """The similarities of all pairs of different steps, each pair once: those of one scene, and the others."""
+    first, second = np.triu_indices(len(scenes), 1)
+    same = scenes[first] == scenes[second]
+    values = similarity[first, second]
+    return values[same], values[~same]
+
+
 def within_and_across(
     similarity: Float[np.ndarray, "steps steps"],
     scenes: Int[np.ndarray, " steps"] | Bool[np.ndarray, " steps"],
@@ -51,9 +62,7 @@ def within_and_across(
     Raises ValueError when there is no pair of one of the two kinds: a clip needs two scenes, one of them of
     at least two steps.
     """
-    same = scenes[:, None] == scenes[None, :]
-    different_steps = ~np.eye(len(scenes), dtype=bool)
-    within, across = similarity[same & different_steps], similarity[~same]
+    within, across = scene_pairs(similarity, scenes)
     if within.size == 0 or across.size == 0:
         raise ValueError(
             f"scenes {scenes.tolist()}: {within.size} pairs of steps within a scene, {across.size} across; "

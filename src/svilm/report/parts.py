@@ -130,7 +130,8 @@ def _scenes_part(files: Files, other: Files | None, model: SViLM | Absent) -> Pa
         if other is not None:
             beside = scenes.Viewer(f"Baseline {other.short}", other.run, SViLM.from_pretrained(other.folder))
         table = numbers.beside_table(files, other, "temporal", tuple(scenes.COLUMNS), scenes.BLIND)
-        return replace(scenes.scenes(own, beside), table=table)
+        jumps = numbers.beside_table(files, other, "temporal_cuts", tuple(scenes.JUMP_CUTS), scenes.BLIND)
+        return replace(scenes.scenes(own, beside), table=table, jump_cuts=scenes.JumpCuts(jumps))
 
     return Part("scenes", "Scene changes", "Telling scenes apart", attempt(build))
 

@@ -19,18 +19,26 @@ CLIPS = 4
 """Clips whose matrices are shown; the means are over all."""
 THUMBNAIL_SIDE = 48
 COLUMNS = {
+    "auc": "pairs of moments told by one threshold, AUC",
     "boundary_f1": "boundaries within a tubelet, F1",
     "boundary_f1_half": "within half a tubelet, F1",
     "assignment_accuracy": "pasted moments told apart",
 }
 """Further temporal scores, with the heads of their columns."""
+JUMP_CUTS = {
+    "told_apart": "videos told apart",
+    "auc": "pairs of moments told by one threshold, AUC",
+    "boundary_f1": "boundaries within a tubelet, F1",
+    "boundary_f1_half": "within half a tubelet, F1",
+}
+"""Scores of the jump cuts, with the heads of their columns."""
 BLIND = {
     "untrained": "The same model, untrained",
     "pixels": "Mean pictures of the moments, no model",
     "middle": "Middle of the clip",
     "chance": "Chance",
 }
-"""What stands beside the model in that table."""
+"""What stands beside the model in both tables."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,14 @@ class Mean:
 
 
 @dataclass(frozen=True)
+class JumpCuts:
+    """Scores where the background stays and only the things change."""
+
+    table: tuple[Row, ...] = ()
+    columns: tuple[str, ...] = tuple(JUMP_CUTS.values())
+
+
+@dataclass(frozen=True)
 class Scenes:
     """Matrices of a few clips, and the means over all of them; one entry per model throughout."""
 
@@ -74,6 +90,7 @@ class Scenes:
     table: tuple[Row, ...] = ()
     """Boundaries and pasted moments."""
     columns: tuple[str, ...] = tuple(COLUMNS.values())
+    jump_cuts: JumpCuts = JumpCuts()
 
 
 @dataclass(frozen=True)

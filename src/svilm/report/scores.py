@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from svilm.report.about import BASELINES, FAMILIES, METRICS, about
 from svilm.report.common import Files, Number, fixed
 from svilm.report.numbers import Row, Tile, drawn_test, mismatch
-from svilm.run import EVALUATIONS
+from svilm.run import evaluation_of
 
 _COUNTS = ("scored", "official")
 
@@ -28,7 +28,7 @@ class Table:
 
 def tables(files: Files, other: Files | None) -> list[Table]:
     """A table for each family of scores that the run's task has.  Raises ValueError when there is none."""
-    families = [family for family in files.protocols if family not in EVALUATIONS]
+    families = [family for family in files.protocols if not evaluation_of(family)]
     found = [_table(files, other, family) for family in families if _metrics(files.scores, family)]
     if not found:
         raise ValueError(
@@ -119,7 +119,7 @@ def tiles(files: Files, other: Files | None) -> list[Tile]:
         mark = max(lines.values()) / 100 if lines else None
         found.append(Tile(headline.title, fixed(value, 1), "%", beside, "scores", value / 100, mark))
     if not found and not about(files.run).headlines:
-        own = [family for family in files.protocols if family not in EVALUATIONS]
+        own = [family for family in files.protocols if not evaluation_of(family)]
         first = [(family, name, value) for family in own for name, value in _metrics(files.scores, family).items()]
         found = [Tile(f"{family}: {name}", _cell(value, False), "", (), "scores") for family, name, value in first[:1]]
     return found

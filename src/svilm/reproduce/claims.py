@@ -17,7 +17,7 @@ from svilm.recipes import recipe
 from svilm.reproduce.harness import Workshop
 from svilm.reproduce.sources import WORLD, Source, manifest_of
 from svilm.reproduce.steps import STEPS
-from svilm.run import EVALUATIONS, Run, execute
+from svilm.run import Run, evaluation_of, execute
 
 SCENARIOS: Mapping[str, tuple[str, str]] = {
     "contrastive": ("tiny-contrastive", "contrastive"),
@@ -33,7 +33,10 @@ DOWNSTREAM: Mapping[str, str] = {
     "activitynet": "localization/average_mAP",
 }
 """Tasks that each pre-trained model is carried to, with the score that is kept."""
-SCENES = Source("folder", "scenes.csv", "videos", {"split": "test"})
+SCENES: Mapping[str, Source] = {
+    "scenes": Source("folder", "scenes.csv", "videos", {"split": "test"}),
+    "jump_cuts": Source("folder", "jump_cuts.csv", "jump_cuts", {"split": "test"}),
+}
 CURVES = ("loss/contrast", "loss/grounding", "loss/grouping")
 
 
@@ -58,7 +61,8 @@ class Plan:
 def run_claims(plan: Plan) -> list[Path]:
     """Run whatever has no result file yet (or none with downstream tasks, if wanted), and return the files.
 
-    A run that was interrupted goes on from its last checkpoint.  Raises ConfigError for an unknown scenario.
+    A run that was interrupted goes on from its last checkpoint.  Raises ConfigError for an unknown scenario, and when a
+    result file comes from other settings.
     """
     unknown = set(plan.scenarios) - set(SCENARIOS)
     if unknown:
@@ -79,7 +83,13 @@ def run_claims(plan: Plan) -> list[Path]:
 def _complete(file: Path, plan: Plan) -> bool:
     if not file.is_file():
         return False
-    scores = json.loads(file.read_text(encoding="utf-8"))["scores"]
+    found = json.loads(file.read_text(encoding="utf-8"))
+    if list(found["settings"]) != list(plan.settings):
+        raise ConfigError(
+            f"{file} was made with the settings {' '.join(found['settings']) or '(none)'}, asked for "
+            f"{' '.join(plan.settings) or '(none)'}; give the same, or another folder (--results)"
+        )
+    scores = found["scores"]
     return not plan.downstream or all(metric in scores for metric in DOWNSTREAM.values())
 
 
@@ -88,7 +98,7 @@ def result_of(plan: Plan, scenario: str, seed: int) -> dict[str, Any]:
     place = plan.folder / f"{scenario}-seed{seed}"
     run = pretraining(plan, scenario, seed)
     scores = execute(run, place / "pretrain")
-    kept = {name: value for name, value in scores.items() if name.partition("/")[0].partition("_")[0] in EVALUATIONS}
+    kept = {name: value for name, value in scores.items() if evaluation_of(name)}
     if plan.downstream:
         workshop = Workshop(
             place, plan.world, world=True, start=str((place / "pretrain").absolute()), settings=[f"seed={seed}"]
@@ -114,12 +124,13 @@ def pretraining(plan: Plan, scenario: str, seed: int) -> Run:
     """The pre-training run of a scenario, with everything measured that needs no further training."""
     data = plan.folder / "data"
     train, test = (manifest_of(name, WORLD, plan.world, data) for name in ("videocc", "msrvtt-test"))
-    scenes = manifest_of("scenes", {"scenes": SCENES}, plan.world, data)
+    scenes, jump_cuts = (manifest_of(name, SCENES, plan.world, data) for name in SCENES)
     files = {
         "data.manifest": train,
         "retrieval.manifest": test,
         "temporal.manifest": scenes,
         "temporal.pasted": test,
+        "temporal.jump_cuts": jump_cuts,
         "grounding.manifest": test,
     }
     given = [f"{name}={path.absolute()}" for name, path in files.items()]

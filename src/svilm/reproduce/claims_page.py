@@ -32,9 +32,17 @@ TABLES: Mapping[str, Mapping[str, str]] = {
     "Temporal awareness": {
         "gap": "temporal/gap",
         "told apart, %": "temporal/told_apart",
+        "AUC, %": "temporal/auc",
         "boundary F1, %": "temporal/boundary_f1",
         "within half a tubelet, %": "temporal/boundary_f1_half",
         "assignment, %": "temporal/assignment_accuracy",
+    },
+    "Jump cuts: the place stays, the things change": {
+        "gap": "temporal_cuts/gap",
+        "told apart, %": "temporal_cuts/told_apart",
+        "AUC, %": "temporal_cuts/auc",
+        "boundary F1, %": "temporal_cuts/boundary_f1",
+        "within half a tubelet, %": "temporal_cuts/boundary_f1_half",
     },
 }
 """Columns with the score that each shows."""
@@ -70,8 +78,10 @@ def tables(results: Sequence[Result]) -> str:
             continue
         rows = []
         for scenario in dict.fromkeys(each["scenario"] for each in results):
-            seeds = [each for each in results if each["scenario"] == scenario]
-            rows.append([f"{SCENARIOS[scenario][1]} ({len(seeds)})", *(_cell(seeds, columns[name]) for name in known)])
+            seeds = [each for each in results if each["scenario"] == scenario and _measured(each, columns)]
+            if seeds:
+                row = f"{SCENARIOS[scenario][1]} ({len(seeds)})"
+                rows.append([row, *(_cell(seeds, columns[name]) for name in known)])
         for family, words in BASELINES.items():
             cells = [_cell(results, _beside(columns[name], family)) for name in known]
             if any(cell != "-" for cell in cells):
@@ -112,6 +122,11 @@ def write_page(page: Path, results: Path) -> None:
     head, _, rest = text.partition(BEGIN)
     tail = rest.partition(END)[2]
     page.write_text(f"{head}{BEGIN}\n\n{tables(read_results(results))}\n{END}{tail}", encoding="utf-8")
+
+
+def _measured(result: Result, columns: Mapping[str, str]) -> bool:
+    """Whether a result has anything for a table; one of an earlier version may lack it."""
+    return any(metric in result["scores"] for metric in columns.values())
 
 
 def _cell(results: Iterable[Result], metric: str) -> str:

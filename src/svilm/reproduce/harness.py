@@ -83,16 +83,11 @@ class Workshop:
             if place.name in self._missing:
                 raise ConfigError(self._missing[place.name])
             try:
-                self._scores[place.name] = self._finished(place) or self._run(step, place)
+                self._scores[place.name] = finished(place) or self._run(step, place)
             except (ValueError, OSError) as error:
                 self._missing[place.name] = str(error)
                 raise
         return self._scores[place.name]
-
-    def _finished(self, place: Path) -> dict[str, float] | None:
-        file = place / "scores.json"
-        found: dict[str, float] | None = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-        return found
 
     def _run(self, step: Step, place: Path) -> dict[str, float]:
         if not self.only(step):
@@ -113,6 +108,13 @@ class Workshop:
             if name != "temporal"
         )
         return f"{step.name}: recipe {run.recipe}, seed {run.seed}, {sampling.num_frames} frames; {counts}"
+
+
+def finished(place: Path) -> dict[str, float] | None:
+    """The scores of a run that has come to its end, None of any other."""
+    file = place / "scores.json"
+    found: dict[str, float] | None = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    return found
 
 
 def render(table: Table, workshop: Workshop) -> str:

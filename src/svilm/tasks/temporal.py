@@ -13,8 +13,8 @@ from svilm.config import Config
 from svilm.data.augment import CutPaste, cut_and_paste, sample_paste
 from svilm.data.loader import StillClip, evaluation_clips
 from svilm.data.manifest import Entry, Manifest
-from svilm.metrics.scenes import Assignment, assignment, balanced_accuracy, boundaries, boundary_f1, chance_f1
-from svilm.metrics.similarity import scene_labels, step_similarity, within_and_across
+from svilm.metrics.scenes import Assignment, assignment, auc, balanced_accuracy, boundaries, boundary_f1, chance_f1
+from svilm.metrics.similarity import scene_labels, scene_pairs, step_similarity, within_and_across
 from svilm.models.dual import DualEncoder
 from svilm.runtime import gather_objects, rank, world_size
 from svilm.tasks.common import Reader, encode_clips, evaluating
@@ -28,6 +28,8 @@ class Temporal(Config):
     """Manifest whose entries state `scene_changes`.  Empty: no temporal evaluation."""
     pasted: str = ""
     """Manifest whose clips are cut and pasted, to assign steps to foreground and background.  Empty: `manifest`."""
+    jump_cuts: str = ""
+    """Manifest whose scenes change before one and the same background, scored by itself.  Empty: not scored."""
 
 
 @dataclass(frozen=True)
@@ -54,38 +56,52 @@ def scene_clips(model: DualEncoder, manifest: Manifest, reader: Reader) -> list[
     return found
 
 
-def evaluate(model: DualEncoder, config: Temporal, reader: Reader) -> Scores:
-    """All scores of a model.  Raises ValueError when no clip shows two scenes."""
-    manifest = Manifest(config.manifest)
-    pasted = Manifest(config.pasted) if config.pasted else manifest
-    found = score(scene_clips(model, manifest, reader), manifest)
-    return replace(found, metrics={**found.metrics, **score_pasted(pasted_clips(model, pasted, reader))})
+def evaluate(model: DualEncoder, config: Temporal, reader: Reader) -> dict[str, Scores]:
+    """The scores of a model by family: `temporal`, and `temporal_cuts` of the jump cuts, each when its manifest is set.
+
+    Raises ValueError when no clip of a manifest shows two scenes.
+    """
+    found: dict[str, Scores] = {}
+    if config.manifest:
+        manifest = Manifest(config.manifest)
+        pasted = Manifest(config.pasted) if config.pasted else manifest
+        told = score(scene_clips(model, manifest, reader), manifest)
+        found["temporal"] = replace(told, metrics={**told.metrics, **score_pasted(pasted_clips(model, pasted, reader))})
+    if config.jump_cuts:
+        manifest = Manifest(config.jump_cuts)
+        found["temporal_cuts"] = score(scene_clips(model, manifest, reader), manifest, "temporal_cuts")
+    return found
 
 
-def score(clips: Sequence[SceneClip], manifest: Manifest) -> Scores:
+def score(clips: Sequence[SceneClip], manifest: Manifest, family: str = "temporal") -> Scores:
     """How much less alike the moments of a clip are across a scene change than within, and whether they give it away.
 
     ``temporal/within``, ``across`` and ``gap`` are means of the cosine; a feature that cannot tell has a gap of 0.
-    ``told_apart`` is the percent of clips whose similarity is lower across the change than within.  ``boundary_f1``
-    (percent) takes the least similar neighbours for boundaries, as many as there are scene changes, and counts those
-    at most one tubelet away; ``boundary_f1_half`` half a tubelet, the precision of the steps.  The families
-    ``temporal_pixels`` (mean pictures of the steps), ``temporal_middle`` and ``temporal_chance`` stand beside it.
-    Raises ValueError when no clip shows two scenes.
+    ``told_apart`` is the percent of clips whose similarity is lower across the change than within; ``auc`` (percent)
+    how often two moments of a scene are more alike than two across a change, those of any other clip: what one
+    threshold for all clips could tell.  ``boundary_f1`` (percent) takes the least similar neighbours for boundaries, as
+    many as there are scene changes, and counts those at most one tubelet away; ``boundary_f1_half`` half a tubelet, the
+    precision of the steps.  The families ``temporal_pixels`` (mean pictures of the steps), ``temporal_middle`` and
+    ``temporal_chance`` stand beside it.  Another ``family`` takes the place of ``temporal`` in all names.  Raises
+    ValueError when no clip shows two scenes.
     """
     if not clips:
         raise ValueError(f"{manifest.path}: no clip shows two scenes; its entries need `scene_changes`")
     metrics: dict[str, float] = {}
-    for family, matrix in (("temporal", _model), ("temporal_pixels", _pixels)):
+    for beside, matrix in (("", _model), ("_pixels", _pixels)):
         pairs = [within_and_across(matrix(clip), clip.scenes) for clip in clips]
         metrics |= {
-            f"{family}/within": float(np.mean([pair.within for pair in pairs])),
-            f"{family}/across": float(np.mean([pair.across for pair in pairs])),
-            f"{family}/gap": float(np.mean([pair.gap for pair in pairs])),
-            f"{family}/told_apart": 100.0 * float(np.mean([pair.gap > 0 for pair in pairs])),
+            f"{family}{beside}/within": float(np.mean([pair.within for pair in pairs])),
+            f"{family}{beside}/across": float(np.mean([pair.across for pair in pairs])),
+            f"{family}{beside}/gap": float(np.mean([pair.gap for pair in pairs])),
+            f"{family}{beside}/told_apart": 100.0 * float(np.mean([pair.gap > 0 for pair in pairs])),
+            f"{family}{beside}/auc": 100.0 * auc(*_pooled([(matrix(clip), clip.scenes) for clip in clips])),
         }
+    metrics[f"{family}_chance/auc"] = 50.0
     for name, part in (("boundary_f1", 1.0), ("boundary_f1_half", 0.5)):
         found = [_f1(clip, part) for clip in clips]
-        metrics |= {f"{family}/{name}": 100.0 * float(np.mean([each[family] for each in found])) for family in found[0]}
+        for beside in found[0]:
+            metrics[f"{family}{beside}/{name}"] = 100.0 * float(np.mean([each[beside] for each in found]))
     protocol = "cosine of step means, true scene changes; as many boundaries as changes"
     return Scores(metrics, len(clips), manifest.header.official, protocol)
 
@@ -123,6 +139,14 @@ def score_pasted(found: dict[str, list[Assignment]]) -> dict[str, float]:
     return {f"{name}/assignment_accuracy": value for name, value in judged.items() if value is not None}
 
 
+def _pooled(
+    clips: Sequence[tuple[Float[np.ndarray, "steps steps"], Int[np.ndarray, " steps"]]],
+) -> tuple[Float[np.ndarray, " within"], Float[np.ndarray, " across"]]:
+    """Similarities within and across scenes of all clips together."""
+    within, across = zip(*(scene_pairs(similarity, scenes) for similarity, scenes in clips), strict=True)
+    return np.concatenate(within), np.concatenate(across)
+
+
 def _model(clip: SceneClip) -> Float[np.ndarray, "steps steps"]:
     return clip.similarity
 
@@ -132,19 +156,19 @@ def _pixels(clip: SceneClip) -> Float[np.ndarray, "steps steps"]:
 
 
 def _f1(clip: SceneClip, part: float) -> dict[str, float]:
-    """F1 of the boundaries of a clip within ``part`` of a tubelet, by family."""
+    """F1 of the boundaries of a clip within ``part`` of a tubelet: of the model, and of what stands beside it."""
     between = (clip.seconds[1:] + clip.seconds[:-1]) / 2
     first, last = clip.seconds[0], clip.seconds[-1]
     true = sorted(change for change in clip.entry.scene_changes if first < change <= last)
     count, tolerance = min(len(true), len(between)), part * float(np.diff(clip.seconds).mean())
     places = {
-        "temporal": boundaries(clip.similarity, count),
-        "temporal_pixels": boundaries(clip.pixels, count),
-        "temporal_middle": ((np.arange(count) + 0.5) * len(between) / count).astype(int),
+        "": boundaries(clip.similarity, count),
+        "_pixels": boundaries(clip.pixels, count),
+        "_middle": ((np.arange(count) + 0.5) * len(between) / count).astype(int),
     }
     return {
-        **{family: boundary_f1(between[numbers].tolist(), true, tolerance) for family, numbers in places.items()},
-        "temporal_chance": chance_f1(between, true, tolerance),
+        **{beside: boundary_f1(between[numbers].tolist(), true, tolerance) for beside, numbers in places.items()},
+        "_chance": chance_f1(between, true, tolerance),
     }
 
 

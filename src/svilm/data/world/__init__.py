@@ -6,7 +6,7 @@
 
 from svilm.data.world.long import Untrimmed, untrimmed
 from svilm.data.world.paint import render
-from svilm.data.world.scenes import Scene, scene
+from svilm.data.world.scenes import Scene, jump_cut, scene
 from svilm.data.world.truth import (
     ClipTruth,
     QuestionTruth,
@@ -14,6 +14,7 @@ from svilm.data.world.truth import (
     ThingTruth,
     UntrimmedTruth,
     WorldError,
+    read_jump_cuts,
     read_truth,
     read_untrimmed,
 )
@@ -32,7 +33,9 @@ __all__ = [
     "WorldError",
     "captions",
     "draw_world",
+    "jump_cut",
     "questions",
+    "read_jump_cuts",
     "read_truth",
     "read_untrimmed",
     "render",

@@ -17,14 +17,17 @@ follows.
 
 - `videos/video{N}.mp4`: short clips of one or two shots.  Training clips count from 0, test clips from
   100000.
+- `jump_cuts/cut{N}.mp4`: more held-out clips, each of two shots before the very same background, with other
+  things in the second.  Who tells these shots apart has looked at the things.
 - `untrimmed/*.mp4`: long videos of several actions with gaps between them.
 - `truth.jsonl`: the exact truth of each clip: objects, noun phrases, a box for each frame (xyxy in [0, 1],
   null where unseen), scene changes, questions with answers, and the action, which is the motion of the
   largest object.
+- `jump_cuts/truth.jsonl`: the same of the jump cuts.
 - `untrimmed/truth.jsonl`: the same of the long videos, with labelled segments; every second video is for
   testing.
 
-In Python: `svilm.data.world.read_truth(folder)` and `read_untrimmed(folder)`.
+In Python: `svilm.data.world.read_truth(folder)`, `read_jump_cuts(folder)` and `read_untrimmed(folder)`.
 
 All else says the same in the files of public benchmarks, for `svilm prepare`.
 
@@ -38,6 +41,7 @@ All else says the same in the files of public benchmarks, for `svilm prepare`.
 - `msrvtt/MSRVTT_JSFUSION_test.csv`: one query for each test clip.  It tells all that its clip shows, and no
   other test clip shows just that.
 - `scenes.csv`: the test clips with a scene change; `scene_changes` are seconds, separated by `;`.
+- `jump_cuts.csv`: the jump cuts in the same form (videos in `jump_cuts`).
 
 ## Questions (videos in `videos`)
 
@@ -80,10 +84,14 @@ clip of two seconds.  Every object is a person, and its motion the action.
   boxes a little off, some missed and some invented, with scores in the last column.
 """
 
-FOLDERS = ("videos", "untrimmed", "videocc", "msrvtt", "msrvtt_qa", "ucf101", "hmdb51", "activitynet", "ava")
+FOLDERS = (
+    "videos", "jump_cuts", "untrimmed", "videocc", "msrvtt", "msrvtt_qa", "ucf101", "hmdb51", "activitynet", "ava",
+)  # fmt: skip
 
 
-def write_annotations(folder: Path, records: Sequence[ClipTruth], long: Sequence[UntrimmedTruth], seed: int) -> None:
+def write_annotations(
+    folder: Path, records: Sequence[ClipTruth], cuts: Sequence[ClipTruth], long: Sequence[UntrimmedTruth], seed: int
+) -> None:
     """All annotation files of a world, and its README, next to the videos; ``seed`` is that of the world."""
     train = [record for record in records if record.split == "train"]
     test = [record for record in records if record.split == "test"]
@@ -93,8 +101,8 @@ def write_annotations(folder: Path, records: Sequence[ClipTruth], long: Sequence
     queries = [(f"ret{k}", r.id.replace("video", "msr"), r.id, r.captions[0]) for k, r in enumerate(test)]
     header = ("key", "vid_key", "video_id", "sentence")
     write_csv(folder / "msrvtt" / "MSRVTT_JSFUSION_test.csv", [header, *queries])
-    changing = [_scene_row(record) for record in test if record.scene_changes]
-    write_csv(folder / "scenes.csv", [("video", "start", "end", "caption", "scene_changes"), *changing])
+    _write_scenes(folder / "scenes.csv", [record for record in test if record.scene_changes])
+    _write_scenes(folder / "jump_cuts.csv", cuts)
     _write_questions(folder / "msrvtt_qa", records)
     write_ucf101(folder, records)
     write_hmdb51(folder, records)
@@ -107,9 +115,13 @@ def _videocc_row(record: ClipTruth) -> tuple[object, ...]:
     return f"{record.id}.mp4", 0, round(record.duration * 1_000_000), record.captions[0]
 
 
-def _scene_row(record: ClipTruth) -> tuple[object, ...]:
-    changes = ";".join(str(seconds) for seconds in record.scene_changes)
-    return f"{record.id}.mp4", 0.0, record.duration, record.captions[0], changes
+def _write_scenes(path: Path, records: Sequence[ClipTruth]) -> None:
+    """Clips with scene changes, as `svilm prepare folder` reads them."""
+    rows = [
+        (f"{record.id}.mp4", 0.0, record.duration, record.captions[0], ";".join(map(str, record.scene_changes)))
+        for record in records
+    ]
+    write_csv(path, [("video", "start", "end", "caption", "scene_changes"), *rows])
 
 
 def _msrvtt_data(records: Sequence[ClipTruth]) -> dict[str, Any]:

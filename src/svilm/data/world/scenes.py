@@ -120,6 +120,8 @@ class Shot:
     actors: tuple[Actor, ...]
     grain: int
     """Seed of the camera noise."""
+    jump: bool = False
+    """Whether the camera was stopped before it, and other things put there: a scene change without a new background."""
 
     def __len__(self) -> int:
         return self.end - self.start
@@ -144,9 +146,9 @@ class Scene:
 
     @property
     def scene_changes(self) -> tuple[float, ...]:
-        """Seconds at which another background begins."""
+        """Seconds at which another background begins, or the same one after a jump."""
         pairs = zip(self.shots, self.shots[1:], strict=False)
-        return tuple(b.start / self.fps for a, b in pairs if a.background != b.background)
+        return tuple(b.start / self.fps for a, b in pairs if b.jump or a.background != b.background)
 
     @property
     def meaning(self) -> Meaning:
@@ -168,10 +170,22 @@ def scene(seed: int, split: Split, index: int, *, size: int = 64, num_frames: in
     rng = random_stream(seed, split, index, "places")
     cuts = [0, num_frames]
     if len(casts) == 2:
-        first, last = ceil(num_frames / 8), num_frames * 3 // 8
-        cuts.insert(1, 2 * (first + int(rng.random() * (last - first + 1))))
+        cuts.insert(1, _cut(rng, num_frames))
     shots = [shoot(rng, cast, start, end, fps) for cast, start, end in zip(casts, cuts, cuts[1:], strict=False)]
     return Scene(seed, split, index, size, fps, tuple(shots))
+
+
+def jump_cut(seed: int, index: int, *, size: int = 64, num_frames: int = 16, fps: int = 8) -> Scene:
+    """The ``index``-th jump cut: two shots before the very same background, whose things are all others.
+
+    In all else it is like a held-out ``scene`` of two shots, also in the frame at which the change comes.
+    """
+    rng = random_stream(seed, "jump cut", index)
+    before, after = _draw_casts(rng, pick(rng, _TWO_SHOTS))
+    cut = _cut(rng, num_frames)
+    first, second = shoot(rng, before, 0, cut, fps), shoot(rng, after, cut, num_frames, fps)
+    second = replace(second, background=first.background, jump=True)
+    return Scene(seed, "test", index, size, fps, (first, second))
 
 
 def random_stream(*names: object) -> Random:
@@ -248,9 +262,19 @@ def _meaning(casts: Sequence[Sequence[Thing]]) -> Meaning:
     return tuple(tuple(sorted((t.colour, t.shape, t.motion) for t in cast)) for cast in casts)
 
 
+def _cut(rng: Random, num_frames: int) -> int:
+    """An even frame at least a quarter of the clip from either end."""
+    first, last = ceil(num_frames / 8), num_frames * 3 // 8
+    return 2 * (first + int(rng.random() * (last - first + 1)))
+
+
 def _casts(rng: Random) -> list[list[Thing]]:
     """Who appears: one to three things in one shot, or two or three in two shots (30 % of the clips)."""
-    sizes = pick(rng, _TWO_SHOTS) if rng.random() < 0.3 else pick(rng, _ONE_SHOT)
+    return _draw_casts(rng, pick(rng, _TWO_SHOTS) if rng.random() < 0.3 else pick(rng, _ONE_SHOT))
+
+
+def _draw_casts(rng: Random, sizes: Sequence[int]) -> list[list[Thing]]:
+    """So many things for each shot."""
     used: set[tuple[str, str]] = set()  # a noun phrase means one thing only, in the whole clip
     return [draw_cast(rng, size, MOTIONS, used) for size in sizes]
 

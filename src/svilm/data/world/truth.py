@@ -105,12 +105,12 @@ class UntrimmedTruth(_Record):
 R = TypeVar("R", bound=_Record)
 
 
-def clip_truth(scene: Scene, name: str, num_captions: int) -> ClipTruth:
-    """The record of a clip called ``name``, with so many wordings of its caption."""
+def clip_truth(scene: Scene, name: str, num_captions: int, folder: str = "videos") -> ClipTruth:
+    """The record of a clip called ``name`` in a folder of the world, with so many wordings of its caption."""
     told = captions(scene, num_captions)
     return ClipTruth(
         id=name,
-        video=f"videos/{name}.mp4",
+        video=f"{folder}/{name}.mp4",
         split=scene.split,
         fps=scene.fps,
         num_frames=scene.num_frames,
@@ -165,6 +165,11 @@ def read_truth(folder: str | Path) -> list[ClipTruth]:
     Raises WorldError for a folder without ``truth.jsonl`` and for a line that is not a record of it.
     """
     return _read(Path(folder) / "truth.jsonl", ClipTruth)
+
+
+def read_jump_cuts(folder: str | Path) -> list[ClipTruth]:
+    """All jump cuts of a world, in order.  Raises WorldError as ``read_truth`` does."""
+    return _read(Path(folder) / "jump_cuts" / "truth.jsonl", ClipTruth)
 
 
 def read_untrimmed(folder: str | Path) -> list[UntrimmedTruth]:

@@ -21,7 +21,7 @@ from svilm.data.world.annotations import FOLDERS, write_annotations
 from svilm.data.world.files import write_json
 from svilm.data.world.long import untrimmed
 from svilm.data.world.paint import render
-from svilm.data.world.scenes import Split, scene
+from svilm.data.world.scenes import Split, jump_cut, scene
 from svilm.data.world.truth import (
     ClipTruth,
     UntrimmedTruth,
@@ -32,7 +32,7 @@ from svilm.data.world.truth import (
     write_records,
 )
 
-VERSION = 5
+VERSION = 6
 """Goes up when the same settings draw something else, so that an older world is not taken for a new one."""
 
 NUM_CAPTIONS = 5
@@ -61,6 +61,11 @@ class WorldSettings(Config):
     """Frames of a clip."""
     fps: int = Field(ge=1, le=120)
     """Frames per second."""
+
+    @property
+    def jump_cuts(self) -> int:
+        """Jump cuts: a quarter of the held-out clips, rounded up."""
+        return -(-self.test_clips // 4)
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,16 @@ class World:
         """Held-out clips with a scene change: video, start, end, caption, scene_changes."""
         return self.folder / "scenes.csv"
 
+    @property
+    def jump_cuts(self) -> Path:
+        """The same of the jump cuts, whose scenes change before one and the same background."""
+        return self.folder / "jump_cuts.csv"
+
+    @property
+    def jump_cut_videos(self) -> Path:
+        """Folder of the jump cuts."""
+        return self.folder / "jump_cuts"
+
 
 def draw_world(
     folder: str | Path,
@@ -157,8 +172,8 @@ def draw_world(
         return _summary(folder, settings, read_truth(folder), began, reused=True)
     _write_settings(folder, settings, complete=False)
     _clear(folder)
-    records, long = _draw_videos(folder, settings, workers or _cores())
-    write_annotations(folder, records, long, seed)
+    records, cuts, long = _draw_videos(folder, settings, workers or _cores())
+    write_annotations(folder, records, cuts, long, seed)
     _write_settings(folder, settings, complete=True)
     return _summary(folder, settings, records, began, reused=False)
 
@@ -226,7 +241,8 @@ def _read_settings(path: Path) -> dict[str, Any] | None:
 
 def _clear(folder: Path) -> None:
     """Remove the videos of a former world; every other file of it is written over."""
-    for pattern in ("videos/video*.mp4", "untrimmed/untrimmed*.mp4", "ucf101/*/v_*.mp4", "hmdb51/*/video*.mp4"):
+    drawn = ("videos/video*.mp4", "jump_cuts/cut*.mp4", "untrimmed/untrimmed*.mp4")
+    for pattern in (*drawn, "ucf101/*/v_*.mp4", "hmdb51/*/video*.mp4"):
         for path in [*folder.glob(pattern)]:
             path.unlink()
     for name in FOLDERS:
@@ -236,16 +252,21 @@ def _clear(folder: Path) -> None:
 # Videos
 
 
-def _draw_videos(folder: Path, settings: WorldSettings, workers: int) -> tuple[list[ClipTruth], list[UntrimmedTruth]]:
-    """All videos and both truth files; returns the records of the short clips and of the long videos."""
+def _draw_videos(
+    folder: Path, settings: WorldSettings, workers: int
+) -> tuple[list[ClipTruth], list[ClipTruth], list[UntrimmedTruth]]:
+    """All videos with their truth files; returns the records of short clips, jump cuts and long videos."""
     clips = [("train", index) for index in range(settings.clips)]
     clips += [("test", index) for index in range(settings.test_clips)]
-    draw, draw_long = partial(_draw_clip, folder, settings), partial(_draw_untrimmed, folder, settings)
+    draw, draw_cut = partial(_draw_clip, folder, settings), partial(_draw_jump_cut, folder, settings)
+    draw_long = partial(_draw_untrimmed, folder, settings)
     with _Workers(workers) as run:
         records = write_records(folder / "truth.jsonl", run(draw, clips, "drawing clips"))
+        jumping = run(draw_cut, range(settings.jump_cuts), "drawing jump cuts")
+        cuts = write_records(folder / "jump_cuts" / "truth.jsonl", jumping)
         drawn = run(draw_long, range(settings.untrimmed), "drawing long videos")
         long = write_records(folder / "untrimmed" / "truth.jsonl", drawn)
-    return records, long
+    return records, cuts, long
 
 
 class _Workers:
@@ -272,6 +293,13 @@ def _draw_clip(folder: Path, settings: WorldSettings, key: tuple[Split, int]) ->
     drawn = scene(settings.seed, split, index, size=settings.size, num_frames=settings.frames, fps=settings.fps)
     name = f"video{index + (FIRST_TEST_ID if split == 'test' else 0)}"
     record = clip_truth(drawn, name, NUM_CAPTIONS)
+    write_video(folder / record.video, render(drawn), settings.fps)
+    return record
+
+
+def _draw_jump_cut(folder: Path, settings: WorldSettings, index: int) -> ClipTruth:
+    drawn = jump_cut(settings.seed, index, size=settings.size, num_frames=settings.frames, fps=settings.fps)
+    record = clip_truth(drawn, f"cut{index}", NUM_CAPTIONS, folder="jump_cuts")
     write_video(folder / record.video, render(drawn), settings.fps)
     return record
 
