@@ -101,6 +101,7 @@ def test_no_results(tmp_path):
 def test_every_scenario_is_a_recipe_and_every_task_a_step():
     assert all(recipe in RECIPES for recipe, _ in SCENARIOS.values())
     assert all(name in STEPS for name in DOWNSTREAM)
+    assert all(name in DOWNSTREAM for name in claims.SHORTER)
     assert set(claims_page.BASELINES) >= {"untrained", "chance", "contrast"}
 
 
