@@ -60,6 +60,15 @@ def test_cells_are_mean_and_deviation_over_seeds(folder):
     assert "Grounding" not in text  # nothing measured, no table
 
 
+def test_a_cell_of_fewer_seeds_says_so_and_scoring_later_is_told(folder):
+    later = {**result("all", 1, 14.0, **{"vqa/accuracy": 30.0}), "scored": {"commit": "def"}}
+    (folder / "all-seed1.json").write_text(json.dumps(later))
+    text = tables(read_results(folder))
+    assert "30.0 (1)" in text and "12.0 ± 2.8 |" in text and "at abc (scored at def)" in text
+    chance = next(line for line in text.splitlines() if "*chance*" in line)
+    assert "2.0 " in chance and "±" not in chance  # the same for all seeds
+
+
 def test_a_result_without_the_scores_of_a_table_is_left_out_of_it(folder):
     """Jump cuts came later than the first result files."""
     title = "### Jump cuts: the place stays, the things change"

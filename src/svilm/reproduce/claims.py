@@ -17,7 +17,7 @@ from svilm.recipes import recipe
 from svilm.reproduce.harness import Workshop
 from svilm.reproduce.sources import WORLD, Source, manifest_of
 from svilm.reproduce.steps import STEPS
-from svilm.run import Run, evaluation_of, execute
+from svilm.run import Run, environment, evaluation_of, execute
 
 SCENARIOS: Mapping[str, tuple[str, str]] = {
     "contrastive": ("tiny-contrastive", "contrastive"),
@@ -107,7 +107,7 @@ def result_of(plan: Plan, scenario: str, seed: int) -> dict[str, Any]:
             given = [f"seed={seed}", *SHORTER.get(step, ())]
             workshop = Workshop(place, plan.world, world=True, start=start, settings=given)
             kept |= _with_baselines(workshop.scores(STEPS[step]), metric)
-    environment = json.loads((place / "pretrain" / "environment.json").read_text(encoding="utf-8"))
+    about, now = json.loads((place / "pretrain" / "environment.json").read_text(encoding="utf-8")), environment()
     return {
         "scenario": scenario,
         "recipe": run.recipe,
@@ -116,7 +116,8 @@ def result_of(plan: Plan, scenario: str, seed: int) -> dict[str, Any]:
         "steps": run.training.steps,
         "batch": run.data.batch,
         "world": json.loads((plan.world / "world.json").read_text(encoding="utf-8")),
-        "environment": environment,
+        "environment": about,
+        "scored": {name: now[name] for name in ("date", "svilm", "commit")},
         "scores": {name: round(value, 4) for name, value in kept.items()},
         "curves": _curves(place / "pretrain" / "metrics.jsonl"),
     }

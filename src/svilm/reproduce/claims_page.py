@@ -81,7 +81,7 @@ def tables(results: Sequence[Result]) -> str:
             seeds = [each for each in results if each["scenario"] == scenario and _measured(each, columns)]
             if seeds:
                 row = f"{SCENARIOS[scenario][1]} ({len(seeds)})"
-                rows.append([row, *(_cell(seeds, columns[name]) for name in known)])
+                rows.append([row, *(_cell(seeds, columns[name], len(seeds)) for name in known)])
         for family, words in BASELINES.items():
             cells = [_cell(results, _beside(columns[name], family)) for name in known]
             if any(cell != "-" for cell in cells):
@@ -129,14 +129,14 @@ def _measured(result: Result, columns: Mapping[str, str]) -> bool:
     return any(metric in result["scores"] for metric in columns.values())
 
 
-def _cell(results: Iterable[Result], metric: str) -> str:
+def _cell(results: Iterable[Result], metric: str, seeds: int = 0) -> str:
+    """Mean and deviation; how many seeds it has where others of its row have more."""
     values = [each["scores"][metric] for each in results if metric in each["scores"]]
     if not values:
         return "-"
     digits = 3 if metric.endswith("/gap") else 1
-    if len(values) == 1:
-        return f"{values[0]:.{digits}f}"
-    return f"{mean(values):.{digits}f} ± {stdev(values):.{digits}f}"
+    spread = f" ± {stdev(values):.{digits}f}" if len(set(values)) > 1 else ""
+    return f"{mean(values):.{digits}f}{spread}" + (f" ({len(values)})" if len(values) < seeds else "")
 
 
 def _beside(metric: str, family: str) -> str:
@@ -149,11 +149,13 @@ def _provenance(results: Sequence[Result]) -> list[str]:
     found: dict[str, list[str]] = {}
     for each in results:
         about, world = each["environment"], each["world"]
+        now = each.get("scored", about)["commit"]  # the first files did not tell the two apart
+        scored = f" (scored at {now})" if now != about["commit"] else ""
         settings = f", {' '.join(each['settings'])}" if each["settings"] else ""
         words = (
             f"{each['steps']} steps of {each['batch']} clips{settings}; drawn world of {world['clips']:,} training and "
             f"{world['test_clips']} held-out clips, seed {world['seed']}; {about['date'][:10]}, svilm {about['svilm']} "
-            f"at {about['commit']}, torch {about['torch']}, Python {about['python']}, {about['system']}, "
+            f"at {about['commit']}{scored}, torch {about['torch']}, Python {about['python']}, {about['system']}, "
             f"{about['cpus']} CPUs{', ' + ', '.join(about['gpus']) if about['gpus'] else ''}; `{about['command']}`"
         )
         found.setdefault(words, []).append(f"{each['scenario']} {each['seed']}")
