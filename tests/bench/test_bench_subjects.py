@@ -1,19 +1,21 @@
 """Each subject at small sizes: its rows are there and finite, and its peers compute what ours computes."""
 
 import math
+import tarfile
 
 import numpy as np
 import pytest
 import torch
 
-from svilm.bench import apart, clones, growth, gtad, losses, machine, retrieval, roi, step, text
+from svilm.bench import apart, clones, growth, gtad, losses, machine, manifest, retrieval, roi, shards, step, text
 from svilm.bench.encoder import QUICK, sum_of, videomae, vivit
 from svilm.bench.frame import CPU, How, Row
 from svilm.bench.gpu import on_device
 from svilm.bench.gpu import rows as gpu_rows
-from svilm.bench.material import material, noise_batch, training_step
+from svilm.bench.material import film, material, noise_batch, training_step
 from svilm.bench.pictures import bars, curves, save
 from svilm.config import override
+from svilm.data.decode import index_video
 from svilm.losses import grounding_similarity
 from svilm.models.video import VideoEncoder
 from svilm.recipes import recipe
@@ -55,6 +57,45 @@ def test_peak_memory_is_that_of_the_work_alone():
 
 def _hold(megabytes: int):
     return lambda: torch.ones(megabytes * 2**18).sum()
+
+
+@pytest.mark.skipif(not apart.can_measure(), reason="needs /proc")
+def test_memory_that_is_held_is_that_of_the_result():
+    found = apart.held(_keep, (30,), (1,))
+    assert found.megabytes == pytest.approx(30, abs=3) and found.seconds > 0
+
+
+def _keep(megabytes: int):
+    """Of twice as much, half is given back."""
+    return [bytearray(megabytes << 20), bytearray(megabytes << 20)][0]
+
+
+def test_a_manifest_is_held_against_all_its_lines(tmp_path):
+    found = checked(list(manifest.rows(HOW)))
+    assert "at random" in found[-1].name and len(found) == (3 if apart.can_measure() else 2)
+    path = manifest.written(tmp_path / "m.jsonl", 30)
+    listed, plain = manifest.Manifest(path), manifest.dictionaries(path)
+    assert [entry.id for entry in listed] == [line["id"] for line in plain] and len(plain) == 30
+
+
+def test_clips_from_shards_are_held_against_those_from_files():
+    found = checked(list(shards.rows(HOW)))
+    assert [row.name.partition(", ")[2] for row in found if row.ours] == [
+        "packed against 160x120", "video2dataset's shards against 160x120",
+        "packed against 96x64", "packed at 8 frames a second against 96x64",
+    ]  # fmt: skip
+
+
+def test_a_shard_of_video2dataset_is_written_with_the_defaults_of_ffmpeg(tmp_path):
+    source = film(tmp_path / "film.mp4", 128, 72, 30, 10)
+    folder = shards.video2dataset(source, tmp_path / "shards", "a caption")
+    with tarfile.open(folder / "00000.tar") as tar:
+        assert tar.getnames() == ["000000000.json", "000000000.mp4", "000000000.txt"]
+        data = tar.extractfile("000000000.mp4").read()
+    assert b" keyint=250 " in data and b" rc=crf " in data and b" crf=23.0 " in data and b" subme=7 " in data
+    index = index_video(folder / "00000.tar" / "000000000.mp4")
+    assert (index.width, index.height, len(index)) == (456, 256, 300)
+    assert index.key_frames.sum() < 5  # the film itself has ten
 
 
 def test_the_direct_grounding_loss_is_the_same_loss():

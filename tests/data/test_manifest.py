@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -278,3 +279,19 @@ def test_a_path_out_of_the_root_is_named_by_its_line(tmp_path: Path) -> None:
     manifest = Manifest(written(tmp_path / "m.jsonl", LINE, {**LINE, "id": "b", "video": "../é.mp4"}))
     with pytest.raises(ManifestError, match=r"m\.jsonl: line 3: b: video '\.\./é\.mp4' lies outside"):
         manifest.path_of(manifest[1])
+
+
+def test_an_open_manifest_takes_eight_bytes_for_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("svilm.data.manifest._PIECE", 1 << 16)
+    lines = [{**LINE, "id": f"é{number}", "captions": ["x" * 90]} for number in range(20_000)]
+    path = written(tmp_path / "m.jsonl", *lines)
+    tracemalloc.start()
+    try:
+        manifest = Manifest(path)
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 8 * len(manifest) + 20_000 and peak < 16 * len(manifest) + 600_000 < path.stat().st_size
+    for number in (0, 1, 517, 518, 9_999, -1):
+        assert manifest[number].id == lines[number]["id"]
+    assert [entry.id for entry in manifest] == [line["id"] for line in lines]

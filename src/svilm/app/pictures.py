@@ -73,7 +73,8 @@ def heat_film(heat: "HeatMap") -> Film:
     high, wide = heat.heat.shape[1:]
     scale = min(1.0, HEAT_SIDE / max(high, wide))
     size = max(1, round(wide * scale)), max(1, round(high * scale))
-    small = np.stack([np.asarray(Image.fromarray(frame).resize(size)) for frame in heat.heat.astype(np.float32)])
+    warm = heat.heat.astype(np.float32)
+    small = np.stack([np.asarray(Image.fromarray(warm[k]).resize(size)) for k in range(len(warm))])
     small = np.clip(small, 0.0, 1.0)
     colours = colormaps["inferno"](0.25 + 0.75 * small)  # its lowest quarter is black and would only darken
     colours[..., 3] = 0.66 * small

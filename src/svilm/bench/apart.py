@@ -1,4 +1,4 @@
-"""Time and peak memory of a piece of work in a process of its own."""
+"""Time and memory of a piece of work in a process of its own."""
 
 import ctypes
 import math
@@ -27,7 +27,7 @@ class Cost(NamedTuple):
 
     seconds: float
     megabytes: float
-    """Most memory above what the process held before the call."""
+    """Memory above what the process held before the call: the most, or what was left afterwards."""
 
 
 def can_measure() -> bool:
@@ -59,6 +59,27 @@ def costs(make: Make, sizes: Sequence[Arguments], repetitions: int = 1) -> list[
     """
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_costs, (make, sizes, repetitions, torch.get_num_threads()))
+
+
+def held(make: Callable[..., object], arguments: Arguments, first: Arguments) -> Cost:
+    """What a call of ``make(*arguments)`` takes in a fresh process, with the memory that its result holds afterwards.
+
+    A call with ``first``, something small, comes before it.  Pages of mapped files do not count: all processes share
+    them, and the system may take them back.  Only where `can_measure` says so.
+    """
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_held, (make, arguments, first))
+
+
+def _held(make: Callable[..., object], arguments: Arguments, first: Arguments) -> Cost:
+    make(*first)
+    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 16)
+    before, begun = _megabytes("RssAnon"), time.perf_counter()
+    result = make(*arguments)
+    seconds = time.perf_counter() - begun
+    taken = _megabytes("RssAnon") - before
+    del result  # not earlier
+    return Cost(seconds, max(taken, PAGE))
 
 
 def _costs(make: Make, sizes: Sequence[Arguments], repetitions: int, threads: int) -> list[Cost]:

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import chain
 from typing import Literal, NoReturn
 
 import av
@@ -158,7 +159,7 @@ class OpenVideo:
         seek none before the first key frame.  With ``only``, frames at other times may be left out.
         """
         intact, key_read = not after_seek, True
-        for packet in self._packets_and_end():
+        for packet in chain(self.packets(), [None]):  # None makes the decoder give out the frames that it still holds
             if only is not None and packet is not None and packet.pts not in only and self._is_spare(packet):
                 continue
             frames = self._decode_one(packet)
@@ -183,10 +184,6 @@ class OpenVideo:
     def no_frames(self) -> NoReturn:
         """Raise the error for a video from which nothing can be decoded."""
         fail(self.path, "no_frames", f"no frame can be decoded: {self.trouble or 'the video stream is empty'}")
-
-    def _packets_and_end(self) -> Iterator[Packet | None]:  # type: ignore[type-arg]
-        yield from self.packets()
-        yield None  # makes the decoder give out the frames that it still holds
 
     def _decode_one(self, packet: Packet | None) -> list[VideoFrame] | None:  # type: ignore[type-arg]
         try:

@@ -165,6 +165,7 @@ def _known(shard: str, size: int, modified: int) -> _Known:
     return _Known(shard)
 
 
+@lru_cache(maxsize=KNOWN)
 def _find(shard: str, name: str, size: int, modified: int) -> Member | None:
     known = _known(shard, size, modified)
     member = known.find(name)
