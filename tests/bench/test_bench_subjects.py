@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from svilm.bench import apart, clones, growth, gtad, losses, machine, manifest, retrieval, roi, shards, step, text
-from svilm.bench.encoder import QUICK, sum_of, videomae, vivit
+from svilm.bench.encoder import QUICK, first_layer, sum_of, videomae, vivit
 from svilm.bench.frame import CPU, How, Row
 from svilm.bench.gpu import on_device
 from svilm.bench.gpu import rows as gpu_rows
@@ -17,6 +17,7 @@ from svilm.bench.pictures import bars, curves, save
 from svilm.config import override
 from svilm.data.decode import index_video
 from svilm.losses import grounding_similarity
+from svilm.models.layers import Block
 from svilm.models.video import VideoEncoder
 from svilm.recipes import recipe
 
@@ -124,6 +125,16 @@ def test_gtad_and_roi_compare_equals():
 def test_packed_and_padded_texts_have_the_same_vectors():
     found = checked(list(text.rows(HOW)))  # raises where they differ
     assert len(found) == 2 and "distinct" in found[0].name
+
+
+def test_single_blocks_are_as_wide_as_ours():
+    for model in (vivit(QUICK), videomae(QUICK)):
+        layer = first_layer(model)
+        assert sum_of(layer(torch.ones(1, 3, QUICK.width))).ndim == 0
+        sizes = [
+            sum(p.numel() for p in each.parameters() if p.ndim > 1) for each in (layer, Block(32, 2, 4.0, "gelu", 1e-6))
+        ]
+        assert sizes[0] == sizes[1]
 
 
 def test_encoders_have_equal_shape():

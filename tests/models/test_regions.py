@@ -9,7 +9,7 @@ from small import CONFIG, batch, model
 from svilm.config import override
 from svilm.models.dual import DualEncoderConfig
 from svilm.models.heat import noun_heat
-from svilm.models.regions import RegionBranch, RegionConfig, neighbours
+from svilm.models.regions import RegionBranch, RegionConfig, blurred, neighbours
 from svilm.tasks.pretrain import Pretrain, PretrainTask
 
 WITH = override(CONFIG, ["regions.depth=2", "regions.width=8", "regions.patch=[4,4]", "regions.zero_init=false"])
@@ -32,19 +32,35 @@ def test_neighbours_by_hand():
     assert neighbours(3, 4, 0).equal(torch.eye(12, dtype=torch.bool))
 
 
-@pytest.mark.parametrize(("depth", "radius"), [(1, 1), (2, 1), (1, 2), (3, 0)])
-def test_a_region_sees_as_far_as_its_blocks_reach_and_no_other_step(depth, radius):
-    """Repaint one patch: just the regions within depth * radius rows and columns of it, in its step, change."""
-    whole = branch(depth=depth, radius=radius).eval()
+def test_blurred_by_hand():
+    x = torch.zeros(1, 3, 4, 1)
+    x[0, 1, 1] = 16.0
+    assert blurred(x)[0, ..., 0].tolist() == [[1, 2, 1, 0], [2, 4, 2, 0], [1, 2, 1, 0]]
+    assert blurred(torch.ones(1, 2, 1, 3)).equal(torch.ones(1, 2, 1, 3))  # also at the edges
+
+
+@pytest.mark.parametrize(
+    ("depth", "radius", "blur"), [(1, 1, False), (2, 1, False), (1, 2, False), (3, 0, False), (1, 0, True), (2, 1, True)]
+)
+def test_a_region_sees_as_far_as_its_blocks_reach_and_no_other_step(depth, radius, blur):
+    """Repaint one patch: just the regions within depth * radius rows and columns of it (and one more where they are
+    blurred), in its step, change."""
+    whole = branch(depth=depth, radius=radius, blur=blur).eval()
     video = clip()
     other = video.clone()
     other[:, :2, 12:16, 20:24] = 255 - other[:, :2, 12:16, 20:24]  # step 0, row 3, column 5
     before, after = (whole(each)[0].unflatten(2, (8, 8)) for each in (video, other))
     changed = (before != after).any(dim=-1)[0]
     rows, columns = torch.arange(8)[:, None], torch.arange(8)
-    near = torch.maximum((rows - 3).abs(), (columns - 5).abs()) <= depth * radius
+    near = torch.maximum((rows - 3).abs(), (columns - 5).abs()) <= depth * radius + blur
     assert changed[0].equal(near)
     assert not changed[1].any()
+
+
+def test_the_encoder_gets_sharp_regions():
+    video = clip()
+    sharp, soft = (branch(blur=blur).eval()(video) for blur in (False, True))
+    assert sharp[1].equal(soft[1]) and not sharp[0].equal(soft[0])
 
 
 def test_what_is_added_belongs_to_the_video_token_that_holds_the_regions():

@@ -79,7 +79,7 @@ def _blocks(shape: Shape, how: How) -> Iterator[Row]:
 
 def first_layer(model: nn.Module) -> nn.Module:
     """The first transformer block of an encoder of transformers."""
-    return next(module for name, module in model.named_modules() if name.endswith("layer.0"))
+    return next(module for name, module in model.named_modules() if name.endswith(("layer.0", "layers.0")))
 
 
 def _encoders(shape: Shape, how: How) -> Iterator[Row]:

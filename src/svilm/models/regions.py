@@ -31,6 +31,9 @@ class RegionConfig(Config):
     """Rows and columns of pixels of a region token; the video tokens' must be multiples of them."""
     radius: int = Field(1, ge=0)
     """A region attends to those of its step that are at most so many rows and columns away."""
+    blur: bool = False
+    """Average each region with its direct neighbours (weights 1 2 1): the middle of a thing then has most of it, while
+    without it the tokens beside a thing, which know it too, can answer to its noun more than those inside."""
     zero_init: bool = True
     """Start what regions add to the video tokens at zero, so that published weights are left as they were."""
 
@@ -81,6 +84,8 @@ class RegionBranch(nn.Module):
         x = self.norm(x)
         held = x.unflatten(1, (rows // self.cells[0], self.cells[0], columns // self.cells[1], self.cells[1]))
         added = self.merge(held.transpose(2, 3).flatten(3))  # (B N_t, rows, columns, D) of the video tokens
+        if self.config.blur:  # for nouns alone: the encoder gets them sharp
+            x = blurred(x.unflatten(1, (rows, columns))).flatten(1, 2)
         return x.unflatten(0, (-1, steps)), added.flatten(1, 2).unflatten(0, (-1, steps)).flatten(1, 2)
 
     def _positions(self, rows: int, columns: int) -> Float[Tensor, "regions region_width"]:
@@ -96,3 +101,13 @@ def neighbours(rows: int, columns: int, radius: int) -> Bool[Tensor, "places pla
     """Which places of a grid are at most ``radius`` rows and columns apart, row by row; each is its own neighbour."""
     row, column = torch.arange(rows).repeat_interleave(columns), torch.arange(columns).repeat(rows)
     return ((row[:, None] - row).abs() <= radius) & ((column[:, None] - column).abs() <= radius)
+
+
+def blurred(x: Float[Tensor, "pictures rows columns width"]) -> Float[Tensor, "pictures rows columns width"]:
+    """Each place of a grid averaged with its neighbours, weights 1 2 1 along either axis; the edge stands for what is
+    beyond it."""
+    for axis in (1, 2):
+        size = x.shape[axis]
+        wide = torch.cat([x.narrow(axis, 0, 1), x, x.narrow(axis, size - 1, 1)], dim=axis)
+        x = (wide.narrow(axis, 0, size) + 2 * x + wide.narrow(axis, 2, size)) / 4
+    return x
