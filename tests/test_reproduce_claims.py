@@ -5,7 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from svilm.cli import app
 from svilm.config import ConfigError
 from svilm.recipes import RECIPES
 from svilm.reproduce import claims, claims_page
@@ -95,6 +97,15 @@ def test_the_page_keeps_what_is_written_by_hand(folder, tmp_path):
     page.write_text("no marks")
     with pytest.raises(ConfigError, match="no place for the tables"):
         write_page(page, folder)
+
+
+def test_where_there_is_no_page_one_is_made(folder, tmp_path):
+    given = ["claims", "--only-page", "--to", str(tmp_path / "to"), "--results", str(folder)]
+    assert CliRunner().invoke(app, given).exit_code == 0
+    text = (tmp_path / "to" / "claims.md").read_text()
+    assert text.startswith("# Do the paper's claims hold?") and "12.0 ± 2.8" in text
+    write_page(tmp_path / "to" / "claims.md", folder)
+    assert (tmp_path / "to" / "claims.md").read_text() == text
 
 
 def test_curves_are_pictures(folder):

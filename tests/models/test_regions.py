@@ -40,7 +40,8 @@ def test_blurred_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("depth", "radius", "blur"), [(1, 1, False), (2, 1, False), (1, 2, False), (3, 0, False), (1, 0, True), (2, 1, True)]
+    ("depth", "radius", "blur"),
+    [(1, 1, False), (2, 1, False), (1, 2, False), (3, 0, False), (1, 0, True), (2, 1, True)],
 )
 def test_a_region_sees_as_far_as_its_blocks_reach_and_no_other_step(depth, radius, blur):
     """Repaint one patch: just the regions within depth * radius rows and columns of it (and one more where they are

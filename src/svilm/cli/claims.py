@@ -14,8 +14,8 @@ def claims(
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0, 1, ... of every scenario.")] = 3,
     steps: Annotated[int | None, typer.Option(min=1, help="Pre-training steps; default: the recipe's.")] = None,
     scenario: Annotated[list[str] | None, typer.Option(help="Only this one, repeatable; default: all.")] = None,
-    results: Annotated[Path, typer.Option(help="Folder of the result files.")] = Path("docs/claims"),
-    page: Annotated[Path, typer.Option(help="Page whose tables are written anew.")] = Path("docs/claims.md"),
+    results: Annotated[Path | None, typer.Option(help="Folder of the result files; default: TO/results.")] = None,
+    page: Annotated[Path | None, typer.Option(help="Page whose tables are written; default: TO/claims.md.")] = None,
     only_page: Annotated[
         bool, typer.Option("--only-page", help="Run nothing: tables from the files there are.")
     ] = False,
@@ -33,6 +33,7 @@ def claims(
     from svilm.reproduce.claims import SCENARIOS, Plan, run_claims
     from svilm.reproduce.claims_page import draw_curves, read_results, tables, write_page
 
+    results, page = results or to / "results", page or to / "claims.md"
     if not only_page:
         place = world or to.with_name(to.name + "-world")
         if not (place / "world.json").is_file():
@@ -40,6 +41,5 @@ def claims(
         given = [*([] if steps is None else [f"training.steps={steps}"]), *(settings or [])]
         run_claims(Plan(to, place, results, seeds, tuple(scenario or SCENARIOS), settings=given, downstream=downstream))
     draw_curves(read_results(results), results)
-    if page.is_file():
-        write_page(page, results)
+    write_page(page, results)
     print(tables(read_results(results)))

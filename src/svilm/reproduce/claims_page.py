@@ -112,15 +112,16 @@ def draw_curves(results: Sequence[Result], folder: Path) -> list[Path]:
 
 
 def write_page(page: Path, results: Path) -> None:
-    """Put the tables of the result files between the two marks of a page; the rest of it stays.
+    """Put the tables of the result files between the two marks of a page; the rest of it stays.  A new page is made.
 
     Raises ConfigError when the page lacks the marks.
     """
-    text = page.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8") if page.exists() else f"# Do the paper's claims hold?\n\n{BEGIN}\n{END}\n"
     if BEGIN not in text or END not in text:
         raise ConfigError(f"{page}: no place for the tables; it needs the lines {BEGIN} and {END}")
     head, _, rest = text.partition(BEGIN)
     tail = rest.partition(END)[2]
+    page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(f"{head}{BEGIN}\n\n{tables(read_results(results))}\n{END}{tail}", encoding="utf-8")
 
 
