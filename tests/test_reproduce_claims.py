@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from svilm.cli import app
 from svilm.config import ConfigError
+from svilm.draw import SEGMENT_COLOURS
 from svilm.recipes import RECIPES
 from svilm.reproduce import claims, claims_page
 from svilm.reproduce.claims import DOWNSTREAM, SCENARIOS, Plan, pretraining, run_claims
@@ -111,6 +112,13 @@ def test_where_there_is_no_page_one_is_made(folder, tmp_path):
 def test_curves_are_pictures(folder):
     (file,) = draw_curves(read_results(folder), folder)
     assert file.name == "loss-contrast.svg" and file.read_text().startswith("<svg ")
+
+
+def test_every_design_has_a_line_and_its_own_colour(folder):
+    for scenario in SCENARIOS:
+        (folder / f"{scenario}-seed0.json").write_text(json.dumps(result(scenario, 0, 1.0)))
+    (file,) = draw_curves(read_results(folder), folder)
+    assert all(file.read_text().count(colour) >= 2 for colour in SEGMENT_COLOURS[: len(SCENARIOS)])  # line and legend
 
 
 def test_no_results(tmp_path):

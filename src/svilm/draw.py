@@ -11,6 +11,7 @@ import io
 import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -182,13 +183,15 @@ def curves(
     level: float | None = None,
     bottom: float | None = None,
     top: float | None = None,
+    colours: Sequence[str] = SEGMENT_COLOURS,
 ) -> "Figure":
-    """Lines over training steps, each with its name at its end when there are several.
+    """Lines over training steps, each with its name when there are several, in ``colours`` (again from the first when
+    they do not suffice).
 
     ``level`` draws a dotted line for comparison; ``bottom`` and ``top`` fix the ends of the axis of values.
     """
     figure, axes = _chart((3.7, 2.2))
-    for (name, line), colour in zip(lines.items(), COLOURS, strict=False):
+    for (name, line), colour in zip(lines.items(), cycle(colours), strict=False):
         steps, values = thinned(line)
         axes.plot(steps, values, color=colour, linewidth=1.6, solid_capstyle="round", label=name)
         if len(steps) == 1:

@@ -7,7 +7,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from svilm.config import ConfigError
-from svilm.draw import Line, as_svg, curves
+from svilm.draw import SEGMENT_COLOURS, Line, as_svg, curves
 from svilm.reproduce.claims import CURVES, SCENARIOS
 from svilm.reproduce.harness import markdown
 
@@ -102,7 +102,8 @@ def draw_curves(results: Sequence[Result], folder: Path) -> list[Path]:
                 lines[scenario] = Line(runs[0]["steps"][: len(values)], values)
         if lines:
             file = folder / f"{name.replace('/', '-')}.svg"
-            text = as_svg(curves(lines), f"{name} over the steps")
+            own = [SEGMENT_COLOURS[list(SCENARIOS).index(scenario)] for scenario in lines]  # the same in each picture
+            text = as_svg(curves(lines, colours=own), f"{name} over the steps")
             picture = text.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(
                 "currentColor", "#777"
             )
