@@ -42,7 +42,8 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Sequence, mask: Mask | None = None) -> Sequence:
         """(B, N, D) -> (B, N, D); ``mask`` (N, N) is true where a token may look."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, N, D/H)
+        # each (B, H, N, D/H); taken apart before the transposition, so that their gradients are put together in place
+        q, k, v = (part.transpose(1, 2) for part in self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(2))
         return self.out(F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2))
 
 
