@@ -33,10 +33,11 @@ def tiny() -> Run:
 def tiny_regions() -> Run:
     """`tiny` with region tokens, which nouns meet instead of the groups: our design where the paper's points badly.
 
-    Finer tokens that know only what is near them; docs/claims.md sets both side by side.
+    Finer tokens that know only what is near them, averaged with their neighbours for the nouns; docs/claims.md sets
+    both designs side by side, docs/log.md has the others that were tried.
     """
     run = tiny()
-    model = run.model.model_copy(update={"regions": RegionConfig(depth=1, zero_init=False)})
+    model = run.model.model_copy(update={"regions": RegionConfig(depth=1, blur=True, zero_init=False)})
     return run.model_copy(update={"recipe": "tiny-regions", "model": model})
 
 
@@ -110,7 +111,7 @@ def paper_regions() -> Run:
     published weights.  On the drawn world the design is measured (docs/claims.md); at this size not yet.
     """
     run = paper()
-    regions = RegionConfig(depth=1, width=192, heads=3, patch=run.model.video.tubelet[1:])
+    regions = RegionConfig(depth=1, width=192, heads=3, patch=run.model.video.tubelet[1:], blur=True)
     return run.model_copy(
         update={"recipe": "paper-regions", "model": run.model.model_copy(update={"regions": regions})}
     )
