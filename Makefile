@@ -1,8 +1,10 @@
 # Everything a day's work needs; each target is safe to repeat.
 #   PYTHON=python3.12   which Python the environment is made from      VENV=.venv   where it is
+#   JOBS=2              how many processes share the tests
 
 PYTHON ?= python3
 VENV ?= .venv
+JOBS ?= 2
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
@@ -29,7 +31,7 @@ downstream: $(READY)  ## carry the model of `make demo` to every downstream task
 	$(BIN)/svilm downstream runs/demo --world runs/demo-world --to runs/downstream
 
 test: test-compile  ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test-compile: $(READY)  ## only what torch.compile does, for which the shape checks of the other tests are off
 	$(BIN)/python -m pytest -m compile --jaxtyping-packages=

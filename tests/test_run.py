@@ -11,11 +11,13 @@ import torch
 import svilm
 from svilm.config import ConfigError, build, override
 from svilm.data.augment import CutPaste
+from svilm.data.language import TEMPLATES
 from svilm.data.prepare import folder, msrvtt, videocc
 from svilm.data.prepare.common import prepare
 from svilm.engine.optim import Optim
 from svilm.engine.trainer import Training
-from svilm.models.dual import SIZES
+from svilm.model import SViLM
+from svilm.models.dual import SIZES, DualEncoder
 from svilm.recipes import recipe
 from svilm.run import Run, Start, evaluate, evaluate_only, execute, fitted, load_run
 from svilm.tasks.pretrain import Pretrain
@@ -165,6 +167,23 @@ def test_five_lines_of_python(finished, world):
         found = model.ground(str(file), "red circle", kind=kind)
         assert found.heat.shape == (8, 64, 64) and found.frames.shape == (8, 64, 64, 3)
         assert found.heat.min() >= 0 and found.heat.max() <= 1
+        assert found.group in range(model.config.model.video.groups)
+
+
+def test_in_a_model_with_regions_no_group_is_named(finished, world):
+    place, _ = finished
+    plain = svilm.load(str(place), device="cpu")
+    config = override(plain.config, ["model.regions.depth=1"])
+    model = SViLM(DualEncoder(config.model), plain.tokenizer, config)
+    file = next((world / "videos").glob("*.mp4"))
+    found, by_group = (model.ground(str(file), "red circle", kind=kind) for kind in ("auto", "group"))
+    assert found.group is None and by_group.group is not None
+    regions = model.encoder.encode_video(torch.from_numpy(found.frames)[None]).region_embedding[0].flatten(0, 1)
+    word = torch.nn.functional.normalize(
+        model.encode_text([each.format("red circle") for each in TEMPLATES]).mean(0), dim=0
+    )
+    assert found.similarity == pytest.approx((regions @ word).max().item(), abs=1e-5)
+    assert found.similarity != pytest.approx(by_group.similarity, abs=1e-3)
 
 
 def test_files_frames_and_arrays_are_all_videos(finished, world):

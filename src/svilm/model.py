@@ -49,10 +49,10 @@ class HeatMap:
     """0 to 1 over the whole clip."""
     frames: UInt8[np.ndarray, "frames high wide 3"]
     seconds: Float[np.ndarray, " frames"]
-    group: int
-    """The group token nearest to the noun."""
+    group: int | None
+    """The group token nearest to the noun; None where the heat is of region tokens."""
     similarity: float
-    """Its cosine with the noun."""
+    """The cosine of that group, or of the nearest region, with the noun."""
     box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
     """The part of the video's upright picture that ``frames`` show: x0, y0, x1, y1 in [0, 1]."""
 
@@ -148,10 +148,12 @@ class SViLM:
         features = self.encoder.encode_video(frames[None].to(self.device))
         words = self.encode_text([template.format(noun) for template in TEMPLATES]).to(self.device)
         word = F.normalize(words.mean(dim=0), dim=0)
-        cosine = features.group_embedding[0] @ word
-        best = int(cosine.argmax())
         heat = noun_heat(self.config.model, features, 0, word[None], frames.shape[:3], kind, temperature)[0]
-        return HeatMap(noun, heat.cpu().numpy(), frames.numpy(), seconds.numpy(), best, float(cosine[best]), box)
+        regions = features.region_embedding if kind in ("auto", "region") else None
+        cosine = (features.group_embedding if regions is None else regions.flatten(1, 2))[0] @ word
+        best = int(cosine.argmax())
+        group = best if regions is None else None
+        return HeatMap(noun, heat.cpu().numpy(), frames.numpy(), seconds.numpy(), group, float(cosine[best]), box)
 
     @property
     def device(self) -> torch.device:

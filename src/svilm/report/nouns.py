@@ -53,7 +53,8 @@ class Heat:
     noun: str
     strip: str
     similarity: float
-    group: int
+    group: int | None
+    """None where the heat is of region tokens."""
     share: "Share | None"
 
 
