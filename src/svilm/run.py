@@ -419,7 +419,7 @@ def _commit() -> str:
 def _draw_first_batch(batch: Any, folder: Path) -> None:
     """The picture of what the model sees; batches of frozen features have none."""
     if isinstance(batch, Batch):
-        from svilm.draw import first_batch
+        from svilm.draw.batch import first_batch
 
         first_batch(batch, folder / "first_batch.png")
 

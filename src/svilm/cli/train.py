@@ -70,7 +70,7 @@ def look(
     from svilm.data.language import Tokenizer
     from svilm.data.loader import Items, training_batches
     from svilm.data.manifest import Manifest
-    from svilm.draw import first_batch
+    from svilm.draw.batch import first_batch
 
     run = configured(recipe, settings, data, None, None)
     manifest = Manifest(data)
