@@ -1,11 +1,7 @@
 """A run as a value, and the one place where its parts are put together."""
 
 import json
-import os
-import platform
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -27,6 +23,7 @@ from svilm.engine.trainer import Training, train
 from svilm.model import ModelConfig, SViLM
 from svilm.models.dual import DualEncoder, DualEncoderConfig
 from svilm.models.weights import load_text, load_video, text_config_of, video_config_of
+from svilm.provenance import environment
 from svilm.runtime import (
     close_distributed,
     derive_seed,
@@ -36,7 +33,6 @@ from svilm.runtime import (
     rank,
     seed_everything,
     share_cores,
-    world_size,
 )
 from svilm.tasks import grounding as pointing
 from svilm.tasks import retrieval as retrieving
@@ -44,7 +40,6 @@ from svilm.tasks import temporal as scenes
 from svilm.tasks.common import Reader
 from svilm.tasks.pretrain import Pretrain
 from svilm.types import Batch, Scores
-from svilm.version import __version__
 
 EVALUATIONS = ("retrieval", "temporal", "grounding")
 """What a dual encoder is scored by without further training, each with settings of its own and a manifest in them."""
@@ -381,39 +376,6 @@ def _write_description(run: Run, folder: Path) -> None:
             )
     (folder / "run.json").write_text(run.model_dump_json(indent=1) + "\n", encoding="utf-8")
     _write_json(folder / "environment.json", environment())
-
-
-def environment() -> dict[str, Any]:
-    """Versions, hardware, command and time, for the report beside every number."""
-    import av
-    import transformers
-
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {
-        "command": " ".join(["svilm", *sys.argv[1:]]),
-        "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-        "svilm": __version__,
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "av": av.__version__,
-        "system": platform.platform(),
-        "cpus": os.cpu_count(),
-        "gpus": gpus,
-        "ranks": world_size(),
-    }
-
-
-def _commit() -> str:
-    try:
-        found = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
-            capture_output=True, text=True, timeout=5, check=True,
-        )  # fmt: skip
-        return found.stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
 
 
 def _draw_first_batch(batch: Any, folder: Path) -> None:

@@ -13,11 +13,12 @@ from typing import Any
 
 from svilm.config import ConfigError, override
 from svilm.draw import Line, thinned
+from svilm.provenance import environment
 from svilm.recipes import recipe
 from svilm.reproduce.harness import Workshop
 from svilm.reproduce.sources import WORLD, Source, manifest_of
 from svilm.reproduce.steps import STEPS
-from svilm.run import Run, environment, evaluation_of, execute
+from svilm.run import Run, evaluation_of, execute
 
 SCENARIOS: Mapping[str, tuple[str, str]] = {
     "contrastive": ("tiny-contrastive", "contrastive"),
