@@ -64,10 +64,11 @@ def test_cells_are_mean_and_deviation_over_seeds(folder):
 
 
 def test_a_cell_of_fewer_seeds_says_so_and_scoring_later_is_told(folder):
-    later = {**result("all", 1, 14.0, **{"vqa/accuracy": 30.0}), "scored": {"commit": "def"}}
+    carried = {"msrvtt-qa": {"commit": "fed"}, "activitynet": {"commit": "abc"}}
+    later = {**result("all", 1, 14.0, **{"vqa/accuracy": 30.0}), "scored": {"commit": "def"}, "downstream": carried}
     (folder / "all-seed1.json").write_text(json.dumps(later))
     text = tables(read_results(folder))
-    assert "30.0 (1)" in text and "12.0 ± 2.8 |" in text and "at abc (scored at def)" in text
+    assert "30.0 (1)" in text and "12.0 ± 2.8 |" in text and "at abc (scored at def, downstream at fed)" in text
     chance = next(line for line in text.splitlines() if "*chance*" in line)
     assert "2.0 " in chance and "±" not in chance  # the same for all seeds
 

@@ -108,7 +108,9 @@ def test_the_same_run_again_gives_the_same_weights_and_scores(finished, run, tmp
 
 def test_a_finished_run_can_be_called_again(finished, run):
     place, scores = finished
+    trained = (place / "environment.json").read_bytes()
     assert execute(run, place) == scores
+    assert (place / "environment.json").read_bytes() == trained  # with the date: nothing was trained now
 
 
 def test_a_folder_with_another_run_is_refused(finished, run):

@@ -361,7 +361,7 @@ def _tokenizer_of(run: Run, manifest: Manifest) -> Tokenizer:
 
 
 def _write_description(run: Run, folder: Path) -> None:
-    """run.json, refused when the folder holds another run, and environment.json."""
+    """run.json, refused when the folder holds another run, and environment.json of the process that trains."""
     if (folder / "run.json").is_file():
         before = {name: value for name, value, _ in settings(load_run(folder))}
         changed = [
@@ -375,7 +375,8 @@ def _write_description(run: Run, folder: Path) -> None:
                 "or `svilm train --resume` to go on with that run"
             )
     (folder / "run.json").write_text(run.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    _write_json(folder / "environment.json", environment())
+    if not (folder / "scores.json").is_file():  # a finished run is scored again at most: its weights come from before
+        _write_json(folder / "environment.json", environment())
 
 
 def _draw_first_batch(batch: Any, folder: Path) -> None:

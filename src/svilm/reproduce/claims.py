@@ -102,13 +102,15 @@ def result_of(plan: Plan, scenario: str, seed: int) -> dict[str, Any]:
     run = pretraining(plan, scenario, seed)
     scores = execute(run, place / "pretrain")
     kept = {name: value for name, value in scores.items() if evaluation_of(name)}
+    carried = {}
     if plan.downstream:
         start = str((place / "pretrain").absolute())
         for step, metric in DOWNSTREAM.items():
             given = [f"seed={seed}", *SHORTER.get(step, ())]
             workshop = Workshop(place, plan.world, world=True, start=start, settings=given)
             kept |= _with_baselines(workshop.scores(STEPS[step]), metric)
-    about, now = json.loads((place / "pretrain" / "environment.json").read_text(encoding="utf-8")), environment()
+            carried[step] = _when(_environment_of(workshop.place(STEPS[step])))
+    about = _environment_of(place / "pretrain")
     return {
         "scenario": scenario,
         "recipe": run.recipe,
@@ -118,10 +120,21 @@ def result_of(plan: Plan, scenario: str, seed: int) -> dict[str, Any]:
         "batch": run.data.batch,
         "world": json.loads((plan.world / "world.json").read_text(encoding="utf-8")),
         "environment": about,
-        "scored": {name: now[name] for name in ("date", "svilm", "commit")},
+        "scored": _when(environment()),
+        "downstream": carried,
         "scores": {name: round(value, 4) for name, value in kept.items()},
         "curves": _curves(place / "pretrain" / "metrics.jsonl"),
     }
+
+
+def _environment_of(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _when(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells one version of the code from another: a run that goes on may have met several."""
+    return {name: about[name] for name in ("date", "svilm", "commit")}
 
 
 def pretraining(plan: Plan, scenario: str, seed: int) -> Run:

@@ -151,8 +151,10 @@ def _provenance(results: Sequence[Result]) -> list[str]:
     found: dict[str, list[str]] = {}
     for each in results:
         about, world = each["environment"], each["world"]
-        now = each.get("scored", about)["commit"]  # the first files did not tell the two apart
-        scored = f" (scored at {now})" if now != about["commit"] else ""
+        at = {"scored": [each.get("scored", about)], "downstream": [*each.get("downstream", {}).values()]}
+        others = {name: sorted({one["commit"] for one in ones} - {about["commit"]}) for name, ones in at.items()}
+        later = ", ".join(f"{name} at {' and '.join(commits)}" for name, commits in others.items() if commits)
+        scored = f" ({later})" if later else ""
         settings = f", {' '.join(each['settings'])}" if each["settings"] else ""
         words = (
             f"{each['steps']} steps of {each['batch']} clips{settings}; drawn world of {world['clips']:,} training and "
