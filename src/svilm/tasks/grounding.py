@@ -93,6 +93,7 @@ def answers(model: DualEncoder, manifest: Manifest, reader: Reader, config: Grou
                          reader)  # fmt: skip
 
     def ask(clip: StillClip, features: VideoFeatures, row: int) -> list[Answer]:
+        """One clip: a map for each thing that its caption names and that is seen, the model's and the blind ones."""
         known = asked(clip, truth.get(Path(clip.entry.video).stem))
         if not known:
             return []
