@@ -150,8 +150,19 @@ def test_what_is_there_is_not_run_again(folder, monkeypatch, tmp_path):
     assert ran == [("contrastive", 0), ("contrastive", 1), ("all", 1)]
     with pytest.raises(ConfigError, match=r"made with the settings \(none\), asked for training.steps=9"):
         run_claims(replace(plan, settings=["training.steps=9"]))
-    with pytest.raises(ConfigError, match="no scenario nonsense; there are contrastive"):
-        run_claims(Plan(tmp_path, tmp_path, folder, scenarios=("nonsense",)))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--scenario", "nonsense"], "no scenario nonsense; there are contrastive"),
+        (["--set", "training.stebs=3"], "training.stebs"),
+    ],
+)
+def test_a_mistake_is_told_before_a_world_is_drawn(tmp_path, words, said):
+    with pytest.raises(ConfigError, match=said):
+        CliRunner().invoke(app, ["claims", "--to", str(tmp_path / "to"), *words], catch_exceptions=False)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_scenario_is_measured_in_every_way(world, tmp_path):

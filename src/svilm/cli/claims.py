@@ -36,10 +36,11 @@ def claims(
     results, page = results or to / "results", page or to / "claims.md"
     if not only_page:
         place = world or to.with_name(to.name + "-world")
+        given = [*([] if steps is None else [f"training.steps={steps}"]), *(settings or [])]
+        plan = Plan(to, place, results, seeds, tuple(scenario or SCENARIOS), settings=given, downstream=downstream)
         if not (place / "world.json").is_file():
             draw_world(place, clips=3000)
-        given = [*([] if steps is None else [f"training.steps={steps}"]), *(settings or [])]
-        run_claims(Plan(to, place, results, seeds, tuple(scenario or SCENARIOS), settings=given, downstream=downstream))
+        run_claims(plan)
     draw_curves(read_results(results), results)
     write_page(page, results)
     print(tables(read_results(results)))

@@ -45,7 +45,7 @@ CURVES = ("loss/contrast", "loss/grounding", "loss/grouping")
 
 @dataclass(frozen=True)
 class Plan:
-    """What is run, and where its files go."""
+    """What is run, and where its files go.  Raises ConfigError for an unknown scenario or setting."""
 
     folder: Path
     """Runs."""
@@ -60,16 +60,20 @@ class Plan:
     downstream: bool = True
     """Carry each model to question answering, action recognition and temporal localization."""
 
+    def __post_init__(self) -> None:
+        unknown = set(self.scenarios) - set(SCENARIOS)
+        if unknown:
+            raise ConfigError(f"no scenario {', '.join(sorted(unknown))}; there are {', '.join(SCENARIOS)}")
+        for name in self.scenarios:  # before a world is drawn for them
+            override(recipe(SCENARIOS[name][0]), self.settings)
+
 
 def run_claims(plan: Plan) -> list[Path]:
     """Run whatever has no result file yet (or none with downstream tasks, if wanted), and return the files.
 
-    A run that was interrupted goes on from its last checkpoint.  Raises ConfigError for an unknown scenario, and when a
-    result file comes from other settings.
+    A run that was interrupted goes on from its last checkpoint.  Raises ConfigError when a result file comes from other
+    settings.
     """
-    unknown = set(plan.scenarios) - set(SCENARIOS)
-    if unknown:
-        raise ConfigError(f"no scenario {', '.join(sorted(unknown))}; there are {', '.join(SCENARIOS)}")
     plan.results.mkdir(parents=True, exist_ok=True)
     files = []
     for seed in range(plan.seeds):
