@@ -15,7 +15,7 @@ from make_videos import GREY_LEVELS, read_numbers, set_display_matrix, write_vid
 
 from svilm.data import container
 from svilm.data.container import OpenVideo
-from svilm.data.decode import DecodeError, VideoIndex, index_video, read_frames, scaled_size
+from svilm.data.decode import DecodeError, VideoIndex, _Reader, index_video, read_frames, scaled_size
 
 B_FRAMES = {"preset": "medium", "x264-params": "threads=1:bframes=3:b-pyramid=normal:b-adapt=0:keyint=12"}
 OPEN_GOP = {
@@ -236,6 +236,9 @@ def test_display_matrix(name: str, tmp_path: Path) -> None:
     part: dict[str, Any] = {"resize": (60, 50), "crop": (7, 3, 40, 30)}
     frames, expected = read_frames(index, range(4), **part), read_frames(twin, range(4), **part)
     assert np.abs(frames.astype(int) - expected).mean() < 3  # both were compressed, each in its own direction
+    part = {"region": (14, 6, 50, 30), "resize": (50, 30)}
+    frames, expected = read_frames(index, range(4), **part), read_frames(twin, range(4), **part)
+    assert np.abs(frames.astype(int) - expected).mean() < 3
 
 
 @pytest.mark.parametrize("matrix", [(0, 0, 0, 0), (-1, 1, -1, -1)])
@@ -302,6 +305,73 @@ def test_resize_and_crop(video_of: Callable[[str], VideoIndex]) -> None:
             read_frames(index, [0], resize=(80, 60), crop=crop)
 
 
+@pytest.mark.parametrize(
+    ("codec", "pixels", "options"),
+    [
+        ("libx264", "yuv420p", {}),
+        ("libx264", "yuv420p", {"x264-params": "colormatrix=bt709:colorprim=bt709:transfer=bt709:fullrange=on"}),
+        ("libx264", "yuv422p", {}),
+        ("libx264", "yuv444p", {}),
+        ("libx264", "yuv420p10le", {}),
+        ("libx264", "nv12", {}),
+        ("mjpeg", "yuvj420p", {}),
+        ("ffv1", "yuv410p", {}),
+        ("ffv1", "gray10le", {}),
+        ("ffv1", "bgr0", {}),
+        ("ffv1", "yuva420p", {}),
+        ("png", "rgb24", {}),
+    ],
+)
+def test_a_region_is_cut_out_before_scaling(codec: str, pixels: str, options: dict[str, str], tmp_path: Path) -> None:
+    def grain(picture: np.ndarray) -> np.ndarray:
+        return np.random.default_rng(0).integers(0, 256, picture.shape, dtype=np.uint8)
+
+    path = tmp_path / ("grain.mov" if codec == "png" else "grain.mkv")
+    index = index_video(write_video(path, 1, codec=codec, pixels=pixels, turn=grain, options=options))
+    whole = read_frames(index, [0])[0].astype(int)
+    assert np.array_equal(read_frames(index, [0], region=(0, 0, 64, 48))[0], whole)
+    for left, top, width, height in [(8, 4, 32, 24), (4, 0, 60, 20), (0, 12, 32, 36), (40, 20, 24, 28)]:
+        part = read_frames(index, [0], region=(left, top, width, height))[0]
+        expected = whole[top : top + height, left : left + width]
+        assert part.shape == expected.shape
+        difference = np.abs(part - expected)
+        edge = 0 if pixels in ("yuv444p", "gray10le", "bgr0", "rgb24") else 4  # colours from beyond the border
+        inside = difference[edge : height - edge or None, edge : width - edge or None]
+        assert inside.max(initial=0) <= 1 and difference.mean() < 8
+    scaled = read_frames(index, [0], region=(8, 4, 32, 24), resize=12, crop=(2, 1, 6, 5))
+    again = read_frames(index, [0], region=(8, 4, 32, 24), resize=(16, 12))[:, 1:6, 2:8]
+    assert np.array_equal(scaled, again)
+    for region in [(0, 0, 65, 48), (60, 0, 5, 10), (-1, 0, 4, 4), (0, 0, 0, 4)]:
+        with pytest.raises(ValueError, match=r"region .* does not fit into the picture of 64x48"):
+            read_frames(index, [0], region=region)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the system does not list a process's threads")
+def test_a_region_starts_no_threads(video_of: Callable[[str], VideoIndex]) -> None:
+    def threads() -> int:
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    before = threads()
+    reader = _Reader(video_of("h264 gop 12"), np.arange(40), (2, 2, 40, 30), (20, 15), (0, 0, 20, 15))
+    reader.read_all()
+    assert threads() == before and read_frames(reader.index, [0], region=(2, 2, 40, 30)).shape == (1, 30, 40, 3)
+
+
+def test_a_region_of_odd_pictures_keeps_its_colours(tmp_path: Path) -> None:
+    def halves(picture: np.ndarray) -> np.ndarray:
+        picture = np.zeros_like(picture)
+        picture[:, :41], picture[:, 41:] = (200, 40, 40), (40, 40, 200)
+        return picture
+
+    path = write_video(tmp_path / "odd.webm", 1, width=81, height=49, codec="libvpx-vp9", turn=halves)
+    index = index_video(path)
+    whole = read_frames(index, [0])[0].astype(int)
+    for region in [(2, 2, 76, 44), (20, 10, 42, 38), (40, 0, 41, 49)]:
+        left, top, width, height = region
+        part = read_frames(index, [0], region=region)[0]
+        assert np.abs(part - whole[top : top + height, left : left + width]).mean() < 4
+
+
 def test_shrinking_does_not_alias(tmp_path: Path) -> None:
     def stripes(picture: np.ndarray) -> np.ndarray:
         picture = picture.copy()
@@ -342,6 +412,8 @@ def test_picture_size_changes_midway(tmp_path: Path) -> None:
     frames = read_frames(index, range(10))
     assert frames.shape == (10, 48, 64, 3)
     assert read_numbers(frames) == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]
+    part = read_frames(index, range(10), region=(16, 16, 32, 16))
+    assert np.abs(part - frames[:, 16:32, 16:48].astype(int)).mean() < 4
 
 
 DAMAGED: dict[str, tuple[str, dict[str, Any]]] = {

@@ -5,8 +5,11 @@ becomes a frame.
 """
 
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 
 import numpy as np
+from av.filter.graph import Graph
+from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from jaxtyping import Bool, Int64, UInt8
@@ -27,6 +30,9 @@ __all__ = [
     "stream_frames",
 ]
 
+Box = tuple[int, int, int, int]
+"""Left, top, width, height in pixels."""
+
 MAX_ASPECT = 16  # a longer picture is squashed when scaled, or its long side would fill the memory
 
 _SEEK_GAIN = 6  # frames to be skipped from which on a seek is faster than decoding them
@@ -46,15 +52,18 @@ def read_frames(
     index: VideoIndex,
     frame_numbers: Sequence[int] | Int64[np.ndarray, " frames"],
     *,
+    region: Box | None = None,
     resize: int | tuple[int, int] | None = None,
-    crop: tuple[int, int, int, int] | None = None,
+    crop: Box | None = None,
     seek: bool = True,
 ) -> UInt8[np.ndarray, "frames height width 3"]:
     """The frames with these numbers, in this order (repeats allowed), as upright RGB, 0 to 255.
 
-    ``resize`` is the length of the short side, or (width, height); frames of another size than the first one
-    are brought to the same size.  ``crop`` is (left, top, width, height) in the resized picture.  Both mean
-    the upright picture.  ``seek=False`` decodes from the start of the file: the same frames, slower.
+    First ``region`` is cut out of the picture, then what is left gets the size ``resize``, the length of the short
+    side or (width, height), then ``crop`` is cut out of that; both boxes are (left, top, width, height), and all
+    mean the upright picture.  A region spares the scaling of all that is not wanted, but nothing beyond its border
+    is mixed into the pixels there.  Frames of another size than the first one are brought to the same size.
+    ``seek=False`` decodes from the start of the file: the same frames, slower.
     10-bit and HDR video is cut to 8 bits without tone mapping; pixels that are not square stay as stored.
     Raises DecodeError when a wanted frame is missing or was decoded from damaged data.
     """
@@ -62,11 +71,9 @@ def read_frames(
     numbers = np.unique(wanted)
     if len(numbers) and not 0 <= numbers[0] <= numbers[-1] < len(index):
         fail(index.path, "outside_clip", f"asked for frames {numbers[0]} to {numbers[-1]} of {len(index)}")
-    size = scaled_size(index, resize)
-    left, top, width, height = crop or (0, 0, *size)
-    if min(left, top, width - 1, height - 1) < 0 or left + width > size[0] or top + height > size[1]:
-        raise ValueError(f"crop {crop} does not fit into the picture of {size[0]}x{size[1]} pixels")
-    reader = _Reader(index, wanted, size, (left, top, width, height))
+    region = _checked("region", region, (index.width, index.height))
+    size = _scaled(region[2:], resize)
+    reader = _Reader(index, wanted, region, size, _checked("crop", crop, size))
     if seek:
         reader.read_runs(_runs(index, numbers))
     if reader.missing:  # a seek may land wrong, or the decoder want more than the key frame
@@ -94,7 +101,7 @@ def stream_frames(
     Raises DecodeError at the first that cannot be read; with ``seek`` that may be the fault of the seek.
     """
     size = scaled_size(index, resize)
-    reader = _Reader(index, frame_numbers[:1], size, (0, 0, *size))
+    reader = _Reader(index, frame_numbers[:1], _whole(index), size, (0, 0, *size))
     expected = iter(frame_numbers.tolist())
     wanted = next(expected)
     key_frame, _ = _runs(index, frame_numbers[:1])[0]
@@ -125,7 +132,7 @@ def intact_frames(index: VideoIndex) -> Bool[np.ndarray, " frames"]:
 
     False also where a frame precedes a damaged one and may depend on it; by itself it may still be read.
     """
-    reader = _Looker(index, np.arange(len(index)), (1, 1), (0, 0, 1, 1))
+    reader = _Looker(index, np.arange(len(index)), _whole(index), (1, 1), (0, 0, 1, 1))
     reader.read_all()
     intact = np.ones(len(index), dtype=bool)
     intact[list(reader.missing)] = False
@@ -137,13 +144,29 @@ def scaled_size(index: VideoIndex, resize: int | tuple[int, int] | None) -> tupl
 
     With a short side given, the long side keeps the aspect up to 16:1.
     """
+    return _scaled((index.width, index.height), resize)
+
+
+def _scaled(size: tuple[int, int], resize: int | tuple[int, int] | None) -> tuple[int, int]:
     if resize is None:
-        return index.width, index.height
+        return size
     if isinstance(resize, tuple):
         return resize
-    short, long = sorted((index.width, index.height))
+    short, long = sorted(size)
     other = min(round(long * resize / short), MAX_ASPECT * resize)
-    return (resize, other) if index.width <= index.height else (other, resize)
+    return (resize, other) if size[0] <= size[1] else (other, resize)
+
+
+def _whole(index: VideoIndex) -> Box:
+    return 0, 0, index.width, index.height
+
+
+def _checked(name: str, box: Box | None, size: tuple[int, int]) -> Box:
+    """The box, or all of the picture where there is none."""
+    left, top, width, height = box or (0, 0, *size)
+    if min(left, top, width - 1, height - 1) < 0 or left + width > size[0] or top + height > size[1]:
+        raise ValueError(f"{name} {box} does not fit into the picture of {size[0]}x{size[1]} pixels")
+    return left, top, width, height
 
 
 _Run = tuple[int | None, list[int]]
@@ -169,14 +192,17 @@ class _Reader:
         self,
         index: VideoIndex,
         numbers: Int64[np.ndarray, " frames"],
+        region: Box,
         size: tuple[int, int],
-        crop: tuple[int, int, int, int],
+        crop: Box,
     ) -> None:
         self.index, self.size, self.crop = index, size, crop
+        self.region = None if region == _whole(index) else index.orientation.stored(region, index.width, index.height)
         self.rows = {number: row for row, number in reversed([*enumerate(numbers.tolist())])}  # the first of equals
         self.pictures = np.empty((len(numbers), crop[3], crop[2], 3), dtype=np.uint8)
         self.missing = set(self.rows)
         self.reformatter = VideoReformatter()
+        self.cutter: tuple[str, Graph] | None = None
 
     def read_all(self) -> None:
         """Decode the file from its start until no frame is missing."""
@@ -218,6 +244,8 @@ class _Reader:
         turn = self.index.orientation
         width, height = self.size[::-1] if turn.transpose else self.size
         with typed_errors(self.index.path, float(self.index.seconds[number])):
+            if self.region is not None:
+                frame = self._part(frame, self.region)
             # Planes, because swscale writes packed pixels one by one.
             planes = self.reformatter.reformat(frame, width, height, "gbrp", interpolation=SCALING, threads=1).planes
             left, top, wide, high = self.crop
@@ -225,6 +253,34 @@ class _Reader:
                 rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(-1, plane.line_size)
                 upright = turn.upright(rows[:height, :width])
                 self.pictures[self.rows[number], :, :, colour] = upright[top : top + high, left : left + wide]
+
+    def _part(self, frame: VideoFrame, region: Box) -> VideoFrame:
+        """A region of a stored picture; nothing is copied."""
+        size = self.index.stored_size
+        if (frame.width, frame.height) != size:
+            frame = self.reformatter.reformat(frame, *size, interpolation=SCALING, threads=1)
+        if self.cutter is None or self.cutter[0] != frame.format.name:
+            self.cutter = frame.format.name, _cutter(size, frame.format, region)
+        graph = self.cutter[1]
+        graph.push(frame)
+        part = graph.pull()
+        assert isinstance(part, VideoFrame)
+        return part
+
+
+def _cutter(size: tuple[int, int], format: VideoFormat, region: Box) -> Graph:
+    """What cuts a region out of pictures.  FFmpeg's own filter, since a frame made here would not know where its
+    colours lie between its pixels."""
+    graph = Graph()
+    graph.threads = 1  # or each would start one for every core
+    source = graph.add_buffer(width=size[0], height=size[1], format=format, time_base=Fraction(1))
+    left, top, width, height = region
+    cut = graph.add("crop", f"{width}:{height}:{left}:{top}:exact=1")
+    sink = graph.add("buffersink")
+    source.link_to(cut)
+    cut.link_to(sink)
+    graph.configure()
+    return graph
 
 
 class _Looker(_Reader):

@@ -2,6 +2,9 @@
 
 Training draws times, scale and place at random from the generator it is given; evaluation (no generator)
 takes the middle of everything, or several stated views, so that a score never depends on luck.
+
+Evaluation scales the picture and then cuts the square out of it, as protocols say.  Training cuts pixels out
+of the source and scales only these, which is a half to a quarter of the work.
 """
 
 import os
@@ -15,7 +18,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from svilm.config import Config, ConfigError
-from svilm.data.decode import DecodeError, VideoIndex, index_video, read_frames, scaled_size
+from svilm.data.decode import Box, DecodeError, VideoIndex, index_video, read_frames, scaled_size
 
 _END_SLACK = 0.5  # seconds by which a clip may end after its video: annotations are rounded
 
@@ -135,12 +138,18 @@ def load_clip(
     numbers = choose_frames(index.seconds, *clip_bounds(index, start, end), sampling, rng, view.moment)
     (width, height), (left, top) = placement(index, sampling, rng, view.place)
     crop = (left, top, sampling.size, sampling.size)
-    frames = torch.from_numpy(read_frames(index, numbers, resize=(width, height), crop=crop))
+    if rng is None:
+        pixels, seen, whole = read_frames(index, numbers, resize=(width, height), crop=crop), crop, (width, height)
+    else:
+        whole = index.width, index.height
+        seen = _in_source(crop, (width, height), whole)
+        pixels = read_frames(index, numbers, region=seen, resize=(sampling.size, sampling.size))
     mirrored = rng is not None and bool(rng.random() < flip)
+    frames = torch.from_numpy(pixels)
     return Clip(
         frames=frames.flip(2) if mirrored else frames,
         seconds=torch.from_numpy(index.seconds[numbers]).float(),
-        box=(left / width, top / height, (left + sampling.size) / width, (top + sampling.size) / height),
+        box=(seen[0] / whole[0], seen[1] / whole[1], (seen[0] + seen[2]) / whole[0], (seen[1] + seen[3]) / whole[1]),
         mirrored=mirrored,
     )
 
@@ -218,3 +227,20 @@ def placement(
         across, along = (place, 0.5) if width >= height else (0.5, place)
         corner = int((width - size) * across), int((height - size) * along)
     return (width, height), corner
+
+
+def _in_source(crop: Box, scaled: tuple[int, int], source: tuple[int, int]) -> Box:
+    """The crop of a scaled picture in pixels of the source: even ones, since most videos have one colour for two of
+    them; the whole length where the crop takes that."""
+    wide, high = (_even(n * of / to) for n, of, to in zip(crop[2:], source, scaled, strict=True))
+    if abs(wide - high) == 2:  # a square whose sides were rounded apart
+        wide = high = min(wide, high)
+    width = source[0] if crop[2] == scaled[0] else min(wide, source[0])
+    height = source[1] if crop[3] == scaled[1] else min(high, source[1])
+    left = min(crop[0] * source[0] / scaled[0], source[0] - width) // 2 * 2
+    top = min(crop[1] * source[1] / scaled[1], source[1] - height) // 2 * 2
+    return int(left), int(top), width, height
+
+
+def _even(length: float) -> int:
+    return max(2, 2 * round(length / 2))

@@ -39,6 +39,14 @@ class Orientation:
         picture = picture.swapaxes(0, 1) if self.transpose else picture
         return picture[:: -1 if self.flip else 1, :: -1 if self.mirror else 1]
 
+    def stored(self, box: tuple[int, int, int, int], width: int, height: int) -> tuple[int, int, int, int]:
+        """Where a box (left, top, width, height) of an upright picture of ``width`` x ``height`` lies in the stored
+        one."""
+        left, top, wide, high = box
+        left = width - left - wide if self.mirror else left
+        top = height - top - high if self.flip else top
+        return (top, left, high, wide) if self.transpose else (left, top, wide, high)
+
     @property
     def mirrored(self) -> bool:
         """Whether the stored picture is a mirror image of the upright one."""
@@ -80,6 +88,11 @@ class VideoIndex:
 
     def __len__(self) -> int:
         return len(self.seconds)
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """(width, height) in pixels before pictures are turned."""
+        return (self.height, self.width) if self.orientation.transpose else (self.width, self.height)
 
 
 def index_video(path: str | os.PathLike[str]) -> VideoIndex:
