@@ -36,6 +36,18 @@ class Shape:
     heads: int
     groups: int
     """Of ours alone."""
+    size: str = ""
+    """Name of the model whose encoder it is."""
+
+    @classmethod
+    def of(cls, size: str, clips: int, frames: int = 0) -> "Shape":
+        """That of one of our models, with fewer frames than it is trained on where that would take too long."""
+        c = SIZES[size].video
+        return cls(clips, frames or 2 * c.grid[0], 16 * c.grid[1], c.width, c.depth, c.heads, c.groups, size)
+
+    def __str__(self) -> str:
+        named = f"`{self.size}`, " if self.size else ""
+        return f"{named}{self.clips} x {self.frames} frames of {self.side}, {self.depth} blocks of {self.width}"
 
     def config(self, activation: Activation = "gelu_tanh") -> VideoEncoderConfig:
         """Ours, in this shape."""
@@ -48,12 +60,12 @@ class Shape:
 
 
 QUICK = Shape(1, 4, 32, 32, 2, 2, 4)
-SHAPES = (Shape(8, 8, 112, 192, 6, 3, 16), Shape(1, 8, 224, 768, 12, 12, 32))
-"""A small encoder on several clips, and ViT-B as in the paper on a clip of 8 frames."""
+SHAPES = (Shape.of("tiny", 16), Shape.of("small", 2), Shape.of("base", 1, frames=8))
+"""The encoders that we train; `base` on a quarter of its frames."""
 
 
 def rows(how: How) -> Iterator[Row]:
-    """Single blocks and whole encoders at two shapes, then the grouping block at the paper's."""
+    """Single blocks and whole encoders of our sizes, then the grouping block at the paper's."""
     for shape in (QUICK,) if how.quick else SHAPES:
         yield from _blocks(shape, how)
         yield from _encoders(shape, how)
@@ -92,7 +104,7 @@ def _encoders(shape: Shape, how: How) -> Iterator[Row]:
     works: dict[str, Callable[[], Tensor]] = {
         activation: _forward(VideoEncoder(s.config(activation)), video) for activation in get_args(Activation)
     }
-    name = f"video encoder, {s.clips} x {s.frames} frames of {s.side}, {s.depth} blocks of {s.width}, against"
+    name = f"video encoder, {s}, against"
     peers: dict[str, tuple[Activation, Callable[[], nn.Module], Tensor]] = {
         "ViViT": ("gelu_tanh", lambda: vivit(s), pixels),
         "VideoMAE": ("gelu", lambda: videomae(s), pixels),
