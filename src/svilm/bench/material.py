@@ -32,18 +32,18 @@ FILM_RATE = 30
 """Frames a second of what `film` writes."""
 
 
-def film(path: Path, width: int, height: int, gop: int, seconds: int) -> Path:
-    """Write a clip with a moving background, a thing that crosses it, and grain."""
+def film(path: Path, width: int, height: int, gop: int, seconds: int, grain: float = 4.0) -> Path:
+    """Write a clip with a moving background, a thing that crosses it, and ``grain``, a deviation of so many levels."""
     rng = np.random.default_rng(0)
     scene = np.kron(rng.integers(40, 216, (height // 16 + 1, width // 8 + 2, 3)), np.ones((16, 16, 1)))
     with av.open(str(path), "w") as out:
         options = {"g": str(gop), "preset": "veryfast", "x264-params": "threads=1"}
         stream: Any = out.add_stream("libx264", rate=FILM_RATE, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        grain = rng.normal(0, 4, (height + 16, width + 16, 1))
+        noise = rng.normal(0, grain, (height + 16, width + 16, 1))
         for number in range(seconds * FILM_RATE):
             left, at = int(width * number / seconds / FILM_RATE), (number * 7 % 16, number * 5 % 16)
-            picture = scene[:height, left : left + width] + grain[at[0] :, at[1] :][:height, :width]
+            picture = scene[:height, left : left + width] + noise[at[0] :, at[1] :][:height, :width]
             picture[height // 4 : height // 2, 3 * number % width :][:, : width // 8] = (number % 256, 80, 200)
             frame = av.VideoFrame.from_ndarray(picture.clip(0, 255).astype(np.uint8), format="rgb24")
             out.mux(stream.encode(frame))
