@@ -12,6 +12,7 @@ import svilm
 from svilm.config import ConfigError, build, override
 from svilm.data.augment import CutPaste
 from svilm.data.language import TEMPLATES
+from svilm.data.manifest import Manifest
 from svilm.data.prepare import folder, msrvtt, videocc
 from svilm.data.prepare.common import prepare
 from svilm.engine.optim import Optim
@@ -19,7 +20,7 @@ from svilm.engine.trainer import Training
 from svilm.model import SViLM
 from svilm.models.dual import SIZES, DualEncoder
 from svilm.recipes import recipe
-from svilm.run import Run, Start, evaluate, evaluate_only, execute, fitted, load_run
+from svilm.run import Run, Start, _tokenizer_of, evaluate, evaluate_only, execute, fitted, load_run
 from svilm.tasks.pretrain import Pretrain
 
 SMALL = (
@@ -117,6 +118,19 @@ def test_a_folder_with_another_run_is_refused(finished, run):
     place, _ = finished
     with pytest.raises(ConfigError, match=r"seed: 0 there, 1 now"):
         execute(override(run, ["seed=1"]), place)
+
+
+def test_a_refused_run_leaves_the_word_pieces_of_the_other(finished, run, manifests, tmp_path):
+    place, _ = finished
+    lines = manifests["data"].read_text().splitlines()
+    other = manifests["data"].with_name("half.jsonl")
+    other.write_text("\n".join(lines[: len(lines) // 2]) + "\n")
+    before = (place / "tokenizer.json").read_bytes()
+    assert _tokenizer_of(run, Manifest(other)).save(tmp_path) is None
+    assert (tmp_path / "tokenizer.json").read_bytes() != before  # it would be another
+    with pytest.raises(ConfigError, match=r"data\.manifest"):
+        execute(override(run, [f"data.manifest={other}"]), place)
+    assert (place / "tokenizer.json").read_bytes() == before
 
 
 def test_no_training_manifest(tmp_path):

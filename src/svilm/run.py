@@ -125,7 +125,10 @@ def execute(run: Run, folder: Path) -> dict[str, float]:
         manifest = Manifest(_required(run.data.manifest, "data.manifest"))
         if rank() == 0:
             folder.mkdir(parents=True, exist_ok=True)
-            _tokenizer_of(run, manifest).save(folder)
+            if not all(
+                (folder / name).is_file() for name in ("run.json", "tokenizer.json")
+            ):  # else they belong together
+                _tokenizer_of(run, manifest).save(folder)
         gather_objects(None)  # the other ranks wait for the tokenizer
         run = fitted(run, len(Tokenizer.load(folder)))
         if rank() == 0:

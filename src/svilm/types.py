@@ -9,7 +9,7 @@ Every record is frozen and checked at birth.  Axis names used in the shapes:
     width    encoder width D                         common  width of the common space
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 
 import torch
@@ -101,14 +101,23 @@ class Batch:
     def to(self, device: torch.device) -> "Batch":
         """The same batch with every tensor on ``device``."""
 
-        def move(value: object) -> object:
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Batch":
+        """The same batch in page-locked memory, from where a GPU copies while it computes; the DataLoader calls it."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """The batch with every tensor changed."""
+
+        def changed(value: object) -> object:
             if isinstance(value, Tensor):
-                return value.to(device, non_blocking=True)
+                return change(value)
             if isinstance(value, Paste):
-                return Paste(value.mask.to(device), value.partner.to(device))
+                return Paste(change(value.mask), change(value.partner))
             return value
 
-        return Batch(**{f.name: move(getattr(self, f.name)) for f in fields(self)})  # type: ignore[arg-type]
+        return Batch(**{f.name: changed(getattr(self, f.name)) for f in fields(self)})  # type: ignore[arg-type]
 
     def part(self, start: int, stop: int) -> "Batch":
         """Clips start <= i < stop with just the texts they use, for gradient accumulation.

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from svilm.data.augment import CutPaste
 from svilm.data.decode import index_video
@@ -101,6 +102,30 @@ def test_ranks_share_one_global_batch(world_size, monkeypatch):
     monkeypatch.setattr("svilm.data.loader.rank", lambda: 0)
     monkeypatch.setattr("svilm.data.loader.world_size", lambda: 1)
     assert joined == list(Order(100, 8, 5, 0, 30))
+
+
+def test_what_is_pasted_goes_by_the_rank_that_asked(manifest, tokenizer, monkeypatch):
+    """A process that reads ahead may have been started without knowing its rank."""
+
+    def partners(then, later):
+        monkeypatch.setattr("svilm.data.loader.rank", lambda: then)
+        loader = training_batches(Items(manifest), data, tokenizer, seed=0, start=0, stop=1)
+        monkeypatch.setattr("svilm.data.loader.rank", lambda: later)
+        return loader.collate_fn([loader.dataset[key] for key in next(iter(Order(12, 6, 0, 0, 1)))]).paste
+
+    data = Data(batch=6, workers=0, sampling=SMALL)
+    first, second, unknowing = partners(0, 0), partners(1, 1), partners(1, 0)
+    assert not torch.equal(first.mask, second.mask) or not torch.equal(first.partner, second.partner)
+    assert torch.equal(second.mask, unknowing.mask) and torch.equal(second.partner, unknowing.partner)
+
+
+def test_batches_are_pinned_whole(manifest, tokenizer, monkeypatch):
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
+    batch = batches(manifest, tokenizer, Data(batch=4, workers=0, sampling=SMALL), stop=1)[0]
+    assert same(pin_memory(batch), batch)  # as the DataLoader does it
+    fields = [value for value in vars(batch).values() if isinstance(value, torch.Tensor)]
+    assert len(pinned) == len(fields) + 2  # and the two of cut-and-paste
 
 
 def test_an_order_that_cannot_work_is_refused(monkeypatch):

@@ -200,6 +200,22 @@ def test_training_cuts_before_it_scales(width: int, height: int, seed: int) -> N
     assert np.abs(seen[:, :, 1].mean(1) - (y0 + at * (y1 - y0)))[inside].max() < 0.02
 
 
+@pytest.mark.parametrize("size", [(64, 64), (340, 256), (101, 75)])
+def test_training_crops_lean_to_no_side(size: tuple[int, int], tmp_path: Path) -> None:
+    index = index_video(write_video(tmp_path / "video.webm", 1, width=size[0], height=size[1], codec="libvpx-vp9"))
+    sampling = Sampling(num_frames=1, size=64 if size == (64, 64) else 96)
+    boxes = np.array(
+        [load_clip(index.path, None, None, sampling, np.random.default_rng(n), index=index).box for n in range(300)]
+    )
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2 * size
+    assert np.abs(centres.mean(0) - np.array(size) / 2).max() < 0.5 + 4 * centres.std(0).max() / len(boxes) ** 0.5
+    middle = sampling.model_copy(update={"random_crop": False, "min_scale": 1.0, "max_scale": 1.0})
+    training, evaluation = (
+        load_clip(index.path, None, None, middle, rng, index=index).box for rng in (np.random.default_rng(0), None)
+    )
+    assert np.abs((np.array(training) - evaluation) * (size * 2)).max() <= 1.5
+
+
 def test_training_shows_what_evaluation_shows(tmp_path: Path) -> None:
     """The same square, cut out before or after the scaling."""
     fixed = Sampling(

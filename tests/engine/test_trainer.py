@@ -10,8 +10,9 @@ from svilm.config import ConfigError
 from svilm.engine.checkpoint import Checkpoints
 from svilm.engine.logbook import read_metrics
 from svilm.engine.optim import Optim
+from svilm.engine.state import Meter
 from svilm.engine.task import Task
-from svilm.engine.trainer import NonFiniteError, Training, backward, train
+from svilm.engine.trainer import NonFiniteError, Training, _mean_of_ranks, backward, train
 from svilm.models.grouping import GroupingConfig
 from svilm.tasks.pretrain import Pretrain, PretrainTask
 from svilm.types import Terms
@@ -90,6 +91,33 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, average):
         assert torch.equal(one, other), name
     for one, other in zip(read_metrics(tmp_path / "a"), read_metrics(tmp_path / "b"), strict=True):
         assert one["loss/total"] == other["loss/total"]
+
+
+def test_weights_of_the_task_are_not_averaged(tmp_path):
+    class Headed(PretrainTask):
+        def __init__(self):
+            super().__init__(Pretrain())
+            self.head = torch.nn.Linear(2, 2)
+
+    training = Training(steps=2, average=0.9)
+    with pytest.raises(ConfigError, match=r"training\.average = 0\.9: .* use training\.average=0"):
+        train(
+            model(), Headed(), lambda start, stop: [batch()] * 2, training=training, optim=Optim(), steps=2, seed=0,
+            device=torch.device("cpu"), folder=tmp_path,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("ranks", [1, 4])
+def test_the_log_speaks_of_all_ranks(ranks, tmp_path, monkeypatch):
+    def everyone(value):
+        return [{name: number + other for name, number in value.items()} for other in range(ranks)]
+
+    monkeypatch.setattr("svilm.engine.trainer.gather_objects", everyone)
+    monkeypatch.setattr("svilm.engine.state.world_size", lambda: ranks)
+    assert _mean_of_ranks({"loss/total": 2.0}) == {"loss/total": 2.0 + (ranks - 1) / 2}
+    meter = Meter()
+    meter.time(0.5, 2.0, 8)
+    assert meter.read()["speed/clips_per_second"] == pytest.approx(4.0 * ranks)
 
 
 def test_training_lowers_the_loss_on_one_batch(tmp_path):

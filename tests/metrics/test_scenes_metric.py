@@ -1,4 +1,4 @@
-from itertools import permutations
+from itertools import combinations, permutations
 
 import numpy as np
 import pytest
@@ -46,6 +46,18 @@ def test_chance_is_the_mean_over_all_choices():
     assert chance_f1(places, [1.0], 0.5) == pytest.approx(1 / 3)
     assert chance_f1(places, [1.0], 1.0) == pytest.approx(2 / 3)
     assert chance_f1(places, [1.0, 2.0], 0.0) == pytest.approx((1 + 0.5 + 0.5) / 3)
+
+
+def test_chance_of_very_many_choices_is_that_of_all():
+    places, true = np.arange(15) + 0.5, [9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0]
+    exact = np.mean([boundary_f1(choice, true, 0.5) for choice in combinations(places.tolist(), len(true))])
+    assert exact == pytest.approx(0.467, abs=0.001)
+    assert chance_f1(places, true, 0.5) == pytest.approx(exact, abs=0.01)
+    assert chance_f1(places, true, 0.5) == chance_f1(places, true, 0.5)
+
+
+def test_chance_with_more_changes_than_places():
+    assert chance_f1(np.array([0.5, 1.0, 1.5]), [0.8, 0.85, 0.9, 1.0], 0.5) == pytest.approx(2 * 3 / 7)
 
 
 def test_assignment_by_hand():

@@ -142,7 +142,10 @@ def global_batch(world):
     partner = torch.arange(CLIPS).view(world, -1).roll(1, dims=1).flatten()
     mask = data.noun_mask.clone()
     mask[3] = False
-    return replace(data, paste=Paste(data.paste.mask, partner), noun_mask=mask)
+    steps = data.paste.mask.clone()
+    steps[[0, 1, 3]] = True  # whole clips: of two processes one has a pasted clip, of four one has none
+    partner[[0, 1, 3]] = torch.tensor([0, 1, 3])
+    return replace(data, paste=Paste(steps, partner), noun_mask=mask)
 
 
 CONFIGS = {"all": Pretrain(), "duplicates": Pretrain(mask_duplicates=True, grouping_kind="bce")}

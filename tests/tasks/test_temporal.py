@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from svilm.data.prepare import folder, msrvtt
 from svilm.data.prepare.common import prepare
 from svilm.data.sample import Sampling
 from svilm.models.dual import SIZES, DualEncoder
+from svilm.tasks import temporal
 from svilm.tasks.common import Reader
 from svilm.tasks.temporal import SceneClip, Temporal, evaluate, pasted_clips, score, score_pasted
 
@@ -98,6 +101,26 @@ def test_pasted_stretches_are_told_by_their_pictures(world, tmp_path, model):
     assert 70 < scores["temporal_pixels/assignment_accuracy"] <= 100
     again = pasted_clips(model, manifest, reader(manifest))
     assert again == found  # seeded
+
+
+def test_pasted_clips_do_not_depend_on_ranks_or_batches(world, tmp_path, model, monkeypatch):
+    prepare(msrvtt.listing(world / "msrvtt", split="test"), to=tmp_path / "test.jsonl", videos=world / "videos",
+            check="none")  # fmt: skip
+    manifest = Manifest(tmp_path / "test.jsonl")
+    monkeypatch.setattr(temporal, "PASTED_TOGETHER", 5)  # of 12 clips: two whole blocks and a rest
+
+    def found_by(ranks, batch):
+        parts = []
+        for number in range(ranks):
+            monkeypatch.setattr(temporal, "rank", lambda number=number: number)
+            monkeypatch.setattr(temporal, "world_size", lambda: ranks)
+            parts.append(pasted_clips(model, manifest, replace(reader(manifest), batch=batch)))
+        return {name: sorted(each for part in parts for each in part[name]) for name in parts[0]}
+
+    alone = found_by(1, 64)
+    assert len(alone["temporal"]) == len(manifest) == 12
+    for ranks, batch in ((1, 3), (2, 64), (4, 2)):
+        assert found_by(ranks, batch) == alone
 
 
 def test_no_scene_changes_at_all(manifest):

@@ -199,6 +199,7 @@ class Collate:
 
     def __init__(self, tokenizer: Tokenizer, data: Data, seed: int) -> None:
         self.tokenizer, self.data, self.seed = tokenizer, data, seed
+        self.rank = rank()  # now: a process that reads ahead may not know
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
         """Stack the clips, pack the texts, blend the pixels."""
@@ -233,7 +234,7 @@ class Collate:
             raise ValueError(f"paste.block = {size} must divide the {clips} clips that each rank holds")
         masks, partners = [], []
         for first in range(0, clips, size):
-            block = (rank() * clips + first) // size
+            block = (self.rank * clips + first) // size
             generator = np.random.default_rng(derive_seed(self.seed, "paste", step, block))
             paste = sample_paste(size, frames // window, self.data.paste, generator)
             masks.append(paste.mask)

@@ -232,15 +232,15 @@ def placement(
 def _in_source(crop: Box, scaled: tuple[int, int], source: tuple[int, int]) -> Box:
     """The crop of a scaled picture in pixels of the source: even ones, since most videos have one colour for two of
     them; the whole length where the crop takes that."""
-    wide, high = (_even(n * of / to) for n, of, to in zip(crop[2:], source, scaled, strict=True))
+    wide, high = (max(2, _even(n * of / to)) for n, of, to in zip(crop[2:], source, scaled, strict=True))
     if abs(wide - high) == 2:  # a square whose sides were rounded apart
         wide = high = min(wide, high)
     width = source[0] if crop[2] == scaled[0] else min(wide, source[0])
     height = source[1] if crop[3] == scaled[1] else min(high, source[1])
-    left = min(crop[0] * source[0] / scaled[0], source[0] - width) // 2 * 2
-    top = min(crop[1] * source[1] / scaled[1], source[1] - height) // 2 * 2
-    return int(left), int(top), width, height
+    left = min(_even(crop[0] * source[0] / scaled[0]), (source[0] - width) // 2 * 2)
+    top = min(_even(crop[1] * source[1] / scaled[1]), (source[1] - height) // 2 * 2)
+    return left, top, width, height
 
 
-def _even(length: float) -> int:
-    return max(2, 2 * round(length / 2))
+def _even(pixels: float) -> int:
+    return 2 * round(pixels / 2)

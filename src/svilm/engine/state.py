@@ -39,10 +39,11 @@ class Meter:
             )
 
     def time(self, waited: float, spent: float, clips: int) -> None:
+        """Add a step: seconds that it waited for data, seconds in all, and the clips of this rank; all have as many."""
         self._waited, self._spent, self._recent = (
             self._waited + waited,
             self._spent + spent,
-            self._recent + clips,
+            self._recent + clips * world_size(),
         )
 
     def read(self) -> dict[str, float]:

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from svilm.config import Config
+from svilm.config import Config, ConfigError
 from svilm.engine.exams import Best, Exams
 from svilm.engine.logbook import Logbook
 from svilm.engine.optim import Optim, build_optimizer, rate_at, set_rate
@@ -48,7 +48,8 @@ class Training(Config):
     compile: bool = False
     """Compile the encoders with torch.compile."""
     average: float = Field(0.0, ge=0, lt=1)
-    """Decay of an exponential average of the weights, used for evaluation; 0 keeps none."""
+    """Decay of an exponential average of the weights, used for evaluation where the encoder alone is trained (as in
+    pre-training); 0 keeps none."""
     log_every: int = Field(10, ge=1)
     """Steps between lines of metrics.jsonl."""
     save_every: int = Field(500, ge=1)
@@ -128,7 +129,7 @@ def train(
     read.  After SIGTERM all ranks save a checkpoint of the step they have finished and raise Terminated (exit code 0).
     """
     optimizer = build_optimizer(optim, [*model.named_parameters(), *task.named_parameters()])
-    average = _average(model, training.average)
+    average = _average(model, task, training.average)
     used = model if average is None else average.module
     best = Best(folder, judge, used, task) if training.keep == "best" else None
     exams = Exams(training.evaluate_every, steps, used, evaluate, best)
@@ -160,7 +161,7 @@ def train(
             meter.time(waited, time.monotonic() - asked, len(batch))
             done, last = step + 1, step + 1 == steps
             if last or done % training.log_every == 0:
-                logbook.show(done, {**_numbers(terms), **meter.read(), **_about(rate, norm)})
+                logbook.show(done, {**_mean_of_ranks(_numbers(terms)), **meter.read(), **_about(rate, norm)})
             logbook.advance()
             for numbers in exams.after(done):
                 logbook.log(done, numbers)
@@ -261,9 +262,14 @@ def _replay(folder: Path) -> str:
     return f"{ranks}svilm train {recipe} --to {folder} --resume"
 
 
-def _average(model: nn.Module, decay: float) -> AveragedModel | None:
+def _average(model: nn.Module, task: Task, decay: float) -> AveragedModel | None:
     if not decay:
         return None
+    if any(True for _ in task.parameters()):
+        raise ConfigError(
+            f"training.average = {decay}: the task trains weights of its own, which would not be averaged with the "
+            "encoder's; use training.average=0, which keeps those of the last step, or training.keep=best"
+        )
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
 
 
@@ -284,6 +290,11 @@ def _numbers(terms: Terms) -> dict[str, float]:
         **losses,
         **{k: float(v) for k, v in terms.watched.items()},
     }
+
+
+def _mean_of_ranks(numbers: Mapping[str, float]) -> dict[str, float]:
+    everyone = gather_objects(numbers)
+    return {name: sum(each[name] for each in everyone) / len(everyone) for name in numbers}
 
 
 def _autocast(training: Training, device: torch.device) -> AbstractContextManager[Any]:

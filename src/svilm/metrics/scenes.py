@@ -1,7 +1,8 @@
 """Where scenes change, and which moments belong together: boundaries and assignments of the steps of a clip."""
 
-from collections.abc import Sequence
-from itertools import combinations, islice
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+from math import comb
 from typing import NamedTuple
 
 import numpy as np
@@ -42,11 +43,18 @@ def boundary_f1(
 
 
 def chance_f1(places: Float[np.ndarray, " places"], true: Sequence[float], tolerance: float) -> float:
-    """Expected F1 of as many different ``places`` as there are true boundaries, each choice as likely.
+    """Expected F1 of as many different ``places`` as there are true boundaries (or all, where they are fewer), each
+    choice as likely.
 
-    Of very many choices the first 5,000 stand for all.
+    Where there are more than 5,000 choices, 5,000 seeded random ones stand for all.
     """
-    choices = islice(combinations(places.tolist(), len(true)), _MOST_CHOICES)
+    count = min(len(true), len(places))
+    choices: Iterable[Sequence[float]]
+    if comb(len(places), count) <= _MOST_CHOICES:
+        choices = combinations(places.tolist(), count)
+    else:
+        rng = np.random.default_rng(0)
+        choices = (np.sort(rng.choice(places, count, replace=False)).tolist() for _ in range(_MOST_CHOICES))
     return float(np.mean([boundary_f1(choice, true, tolerance) for choice in choices]))
 
 

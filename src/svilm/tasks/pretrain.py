@@ -152,9 +152,13 @@ class PretrainTask(Task):
                 "choose it as a multiple of the tubelet's frames"
             )
         steps = steps.unflatten(1, (mask.shape[1], -1)).mean(dim=2)
-        return temporal_grouping_loss_from_clips(
+        loss = temporal_grouping_loss_from_clips(
             steps, mask, self.config.grouping_temperature, self.config.grouping_kind
         )
+        # The mean goes over the pasted clips of all ranks, of which each may have another number.
+        own = (mask.any(dim=1) & ~mask.all(dim=1)).sum(dtype=loss.dtype)
+        everyone = gather_with_gradient(own[None]).sum()
+        return loss * (own * world_size() / everyone.clamp(min=1))
 
     def _duplicates(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Pairs with equal captions, this rank's rows against all columns, for either direction."""

@@ -20,6 +20,9 @@ from svilm.runtime import gather_objects, rank, world_size
 from svilm.tasks.common import Reader, encode_clips, evaluating
 from svilm.types import Scores, VideoFeatures
 
+PASTED_TOGETHER = 64
+"""Clips of a manifest, one after the other, that are pasted into each other."""
+
 
 class Temporal(Config):
     """Which clips show scene changes."""
@@ -110,24 +113,27 @@ def pasted_clips(model: DualEncoder, manifest: Manifest, reader: Reader) -> dict
     """Every clip of the manifest with a stretch of it kept and another clip around it (section 3.2), judged by Eq. 1.
 
     "temporal" judges the features of the model, "temporal_pixels" the mean pictures of the steps.  Foregrounds and
-    partners are seeded, the partner is of the same batch; the ranks share the clips.
+    partners are seeded; the partner is one of the same 64 neighbours in the manifest, so that neither the reader's
+    batch nor the number of ranks, which share these blocks, changes a number.
     """
-    own = range(rank(), len(manifest), world_size())
-    batches = evaluation_clips(manifest, reader.sampling, batch=reader.batch, workers=reader.workers, indices=own)
+    blocks = range(rank(), -(-len(manifest) // PASTED_TOGETHER), world_size())
+    own = [number for block in blocks for number in range(len(manifest))[block * PASTED_TOGETHER :][:PASTED_TOGETHER]]
+    batches = evaluation_clips(manifest, reader.sampling, batch=PASTED_TOGETHER, workers=reader.workers, indices=own)
     found: dict[str, list[Assignment]] = {"temporal": [], "temporal_pixels": []}
     with evaluating(model) as device:
-        for number, clips in enumerate(batches):
+        for block, clips in zip(blocks, batches, strict=True):
             video = torch.stack([clip.frames for clip in clips])
             tubelet = model.config.video.tubelet[0]
-            generator = np.random.default_rng([rank(), number])
+            generator = np.random.default_rng([0, block])
             paste = sample_paste(len(clips), video.shape[1] // tubelet, CutPaste(), generator)
             video = cut_and_paste(video, paste, tubelet)
-            steps = model.encode_video(video.to(device)).tokens.mean(dim=2).float().cpu().numpy()
+            parts = (model.encode_video(part.to(device)).tokens.mean(dim=2) for part in video.split(reader.batch))
+            steps = torch.cat([part.float().cpu() for part in parts]).numpy()
             for row, mask in enumerate(paste.mask.numpy()):
                 found["temporal"].append(assignment(steps[row], mask))
                 found["temporal_pixels"].append(assignment(_thumbnails(video[row], len(mask)), mask))
-    parts = gather_objects(found)
-    return {name: [each for part in parts for each in part[name]] for name in found}
+    everyone = gather_objects(found)
+    return {name: [each for ranks in everyone for each in ranks[name]] for name in found}
 
 
 def score_pasted(found: dict[str, list[Assignment]]) -> dict[str, float]:
