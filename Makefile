@@ -14,12 +14,12 @@ READY := $(VENV)/.ready
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
-setup: $(READY)  ## make the environment .venv with svilm in it (about two minutes)
+setup: $(READY)  ## make the environment .venv with svilm in it (two or three minutes)
 	@echo "svilm is ready: $(BIN)/svilm --help.  Next: make demo"
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing svilm with torch and the tools of this repository into $(VENV): a few minutes"
+	@echo "installing svilm with torch and the tools of this repository into $(VENV): two or three minutes"
 	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[log,search,app,dev]"
 	@touch $@
 

@@ -91,6 +91,13 @@ def test_on_the_drawn_world_equal_steps_share_a_run(tmp_path):
     assert Workshop(tmp_path, tmp_path).place(STEPS["hmdb51"]) == tmp_path / "hmdb51"
 
 
+def test_a_setting_that_no_run_could_take_is_refused_at_once(tmp_path):
+    for world in (False, True):
+        with pytest.raises(ConfigError, match=r"did you mean 'optim\.lr'"):
+            Workshop(tmp_path, tmp_path, world=world, settings=["optim.lr=1", "optim.lrr=3"])
+        Workshop(tmp_path, tmp_path, world=world, settings=["task.grounding=0.5"])  # some runs have it
+
+
 def test_a_step_is_a_run_on_its_data_from_its_start(world, tmp_path):
     workshop = Workshop(tmp_path, world, world=True, start="runs/some", settings=["training.steps=3"])
     run = workshop.run_of(STEPS["msrvtt"])

@@ -179,7 +179,7 @@ def evaluate_only(run: Run, folder: Path, family: str) -> dict[str, float]:
     Returns the scores of this family with its baselines.  Raises ConfigError when the run names no manifest for it,
     and ValueError when the run has not finished.
     """
-    _required(_manifest_of(run, family), f"{family}.manifest")
+    _required(_manifest_of(run, family), f"{family}.manifest", " (--data FILE)")
     device = device_for(run.device)
     context = _context(run, folder, device, lambda: SViLM.from_pretrained(folder, run.device).encoder)
     others = {name: type(getattr(run, name))() for name in EVALUATIONS if name != family}
@@ -396,9 +396,9 @@ def _card(run: Run) -> str:
     return f"Recipe `{run.recipe}`, task {run.task.kind}, seed {run.seed}.{note}\n"
 
 
-def _required(value: str, name: str) -> str:
+def _required(value: str, name: str, option: str = "") -> str:
     if not value:
-        raise ConfigError(f"{name} is empty; give the manifest made by `svilm prepare`")
+        raise ConfigError(f"{name} is empty; give the manifest made by `svilm prepare`{option}")
     return value
 
 

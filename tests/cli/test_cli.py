@@ -48,6 +48,10 @@ def test_help_imports_nothing_heavy():
         (["train", "tiny"], "data.manifest is empty"),
         (["evaluate", "nowhere"], "no run.json"),
         (["report", "nowhere"], "nowhere"),
+        (["scan", "nowhere", "--out", "rows.jsonl"], "nowhere: no such folder of videos, and no such manifest"),
+        (["downstream", "nowhere", "--world", "world"], "'nowhere'"),
+        (["downstream", "nowhere", "--world", "world", "--set", "optim.lrr=3"], "did you mean 'optim.lr'?"),
+        (["reproduce", "table6", "--world", "--set", "optim.lrr=3"], "did you mean 'optim.lr'?"),
     ],
 )
 def test_mistakes_end_in_one_line(words, said, tmp_path, monkeypatch):
@@ -56,6 +60,7 @@ def test_mistakes_end_in_one_line(words, said, tmp_path, monkeypatch):
     assert code == 1
     assert said in error and "Traceback" not in error
     assert len(error.strip().splitlines()) == 1
+    assert not any(tmp_path.rglob("*.mp4"))  # no world was drawn before
 
 
 def test_version_and_show():

@@ -38,7 +38,15 @@ def test_hits_are_printed(place):
     assert len(lines) == 5 and lines[0].split() == ["score", "start", "end", "video"]
     assert lines[1].split()[0] == "1" and lines[-1] == "nouns: red circle"
     nothing = run("search", place / "index", "a red circle", "--folder", "nowhere")
-    assert nothing.stdout == "no moment of the index is admitted\n"
+    assert nothing.stdout == "no moment below folder 'nowhere' is admitted; the folders of the index: sub\n"
+    nothing = run("search", place / "index", "a red circle", "--shortest", "60")
+    assert nothing.stdout == "no moment of the index is admitted; loosen --folder, --shortest or --longest\n"
+
+
+def test_a_store_that_is_not_there_is_told_before_any_video_is_read(place, tmp_path):
+    made = run("index", place / "videos", "--model", "not/looked-for", "--to", tmp_path / "new", "--store", "foo")
+    assert made.exit_code != 0 and "store 'foo': choose exact, lancedb" in str(made.exception or made.output)
+    assert not (tmp_path / "new").exists()
 
 
 def test_json_and_filters_and_examples(place):
@@ -65,6 +73,10 @@ def test_a_sheet_is_written(place, tmp_path):
         (("x" * 1001,), "at most 1000"),
         (("x", "--folder", "../y"), "below the index's root"),
         (("x", "--shortest", "3", "--longest", "2"), "shortest must be"),
+        (("--clip", "a.mp4@9-3"), "a.mp4: the part from 9 to 3 s is empty"),
+        (("--clip", "a.mp4@x"), "--clip 'a.mp4@x': no such file; for a part of a video give FILE@START-END"),
+        (("x", "--sheet", "sheet.txt"), "sheet.txt: a sheet is a picture; give a name that ends in .png"),
+        (("x", "--sheet", "nowhere/sheet.png"), "there is no folder nowhere"),
     ],
 )
 def test_mistakes_are_explained(place, words, message):

@@ -13,7 +13,7 @@ from svilm.search.lance import LanceStore
 from svilm.search.qdrant import QdrantStore
 from svilm.search.records import Filter, Moment
 from svilm.search.store import Rows, Store
-from svilm.search.stores import open_store
+from svilm.search.stores import check_store, open_store
 
 WIDTH = 8
 NAMES = ("a.mp4", "b/c.mp4", "b/d.mp4", "b/e/f.mp4", "bb/g.mp4", "it's; \"--\\ %_.mp4", "Ünïcode ☃/x y.mp4", "b.mp4")
@@ -186,13 +186,17 @@ def test_stores_are_opened_by_their_name(tmp_path):
     again = open_store(f"qdrant={tmp_path / 'local'}", tmp_path, WIDTH, "x")
     assert isinstance(again, QdrantStore) and again.count() == 3
     again.close()
-    with pytest.raises(ValueError, match="choose exact, lancedb, or qdrant=ADDRESS"):
-        open_store("chroma", tmp_path, WIDTH, "x")
+    for kind in ("exact", "lancedb", f"qdrant={tmp_path / 'local'}"):
+        check_store(kind)
+    for look in (check_store, lambda kind: open_store(kind, tmp_path, WIDTH, "x")):
+        with pytest.raises(ValueError, match="choose exact, lancedb, or qdrant=ADDRESS"):
+            look("chroma")
 
 
 def test_a_server_that_does_not_answer_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"Qdrant at http://127.0.0.1:9"):
-        open_store("qdrant=http://127.0.0.1:9", tmp_path, WIDTH, "x")
+    for look in (check_store, lambda kind: open_store(kind, tmp_path, WIDTH, "x")):
+        with pytest.raises(ValueError, match=r"Qdrant at http://127.0.0.1:9"):
+            look("qdrant=http://127.0.0.1:9")
 
 
 @pytest.mark.parametrize("folder", ["../x", "/etc", "a/../../b", "a\0b"])

@@ -20,14 +20,17 @@ def downstream(
     actions.  Runs that are finished are read, interrupted ones go on.
     """
     from svilm.data.world import draw_world
+    from svilm.model import SViLM
     from svilm.report import write_report
     from svilm.reproduce.downstream import run_downstream
     from svilm.reproduce.harness import Workshop
 
+    start = str(Path(model).absolute()) if Path(model).exists() else model
+    workshop = Workshop(to, world, world=True, start=start, settings=settings or [])
+    SViLM.from_pretrained(start, "cpu")  # a name that is wrong is told before a world is drawn
     if not (world / "world.json").is_file():
         draw_world(world, clips=3000, test_clips=500)
-    start = str(Path(model).absolute()) if Path(model).exists() else model
-    text = run_downstream(Workshop(to, world, world=True, start=start, settings=settings or []))
+    text = run_downstream(workshop)
     (to / "downstream.md").write_text(text, encoding="utf-8")
     print(text)
     print(write_report(to))

@@ -93,6 +93,10 @@ def search(
         raise ValueError("give one of: a query in words, --image, --clip")
     if nouns and not query:
         raise ValueError("--nouns are those of a query in words; give one")
+    if sheet is not None:
+        from svilm.search.sheet import check_sheet
+
+        check_sheet(sheet)
     with Index(folder, model=model, device=device) as opened:
         hits = _hits(opened, query, image, clip, k, Filter(below, shortest, longest))
         found = opened.nouns(query) if nouns else ()
@@ -101,7 +105,7 @@ def search(
             told: dict[str, Any] = {"query": query or str(image or clip), "hits": rows}
             print(json.dumps(told | ({"nouns": found} if nouns else {}), ensure_ascii=False, indent=1))
         else:
-            print(_table(hits) if hits else "no moment of the index is admitted")
+            print(_table(hits) if hits else _nothing(opened, below))
             if nouns:
                 print(f"nouns: {', '.join(found) or 'none'}")
         if sheet is not None:
@@ -110,6 +114,15 @@ def search(
             write_sheet(opened, hits, sheet, title=query or f"like {image or clip}", nouns=found)
             if not as_json:
                 print(sheet)
+
+
+def _nothing(opened: "Index", below: str) -> str:
+    """Why no moment was found."""
+    folders = sorted({name.partition("/")[0] for name in opened.videos if "/" in name})
+    if below and folders:
+        shown = ", ".join(folders[:10]) + (", ..." if len(folders) > 10 else "")
+        return f"no moment below folder {below!r} is admitted; the folders of the index: {shown}"
+    return "no moment of the index is admitted; loosen --folder, --shortest or --longest"
 
 
 def _hits(opened: "Index", query: str, image: Path | None, clip: str | None, k: int, where: "Filter") -> "list[Hit]":
@@ -125,6 +138,8 @@ def _parsed(clip: str) -> tuple[Path, float | None, float | None]:
     """FILE[@START-END], unless there is a file of the whole name."""
     part = re.fullmatch(r"(.+)@(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)", clip, flags=re.DOTALL)
     if part is None or Path(clip).exists():
+        if "@" in clip and not Path(clip).exists():
+            raise ValueError(f"--clip {clip!r}: no such file; for a part of a video give FILE@START-END in seconds")
         return Path(clip), None, None
     return Path(part[1]), float(part[2]), float(part[3])
 

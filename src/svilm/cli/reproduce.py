@@ -11,7 +11,10 @@ from svilm.cli.train import Settings
 def reproduce(
     table: Annotated[str, typer.Argument(help="table1 to table13, or all.", metavar="TABLE", show_default=False)],
     data_root: Annotated[
-        Path | None, typer.Option("--data-root", help="Folder with the data sets; docs/data.md has the layout.")
+        Path | None,
+        typer.Option(
+            "--data-root", help="Folder with the data sets; docs/data.md has the layout.", show_default="data"
+        ),
     ] = None,
     world: Annotated[
         bool, typer.Option("--world", help="Take a drawn world for the data (drawn if need be), and tiny recipes.")
@@ -35,12 +38,12 @@ def reproduce(
         print("# Table 7: prompt templates for noun phrases\n", *TEMPLATES, sep="\n")
         return
     if table not in (*TABLES, "all"):
-        raise ConfigError(f"no table {table!r}; there are {', '.join(TABLES)}, table7 and all")
+        raise ConfigError(f"no table {table!r}; there are {', '.join(TABLES)}, table7 (no run) and all")
     root = data_root or (to / "world" if world else Path("data"))
-    if world and not (root / "world.json").is_file():
-        draw_world(root, clips=3000)
     only = (lambda step: False) if only_finished else (lambda step: True)
     workshop = Workshop(to, root, world=world, start=start, settings=settings or [], only=only)
+    if world and not only_finished and not (root / "world.json").is_file():
+        draw_world(root, clips=3000)
     for name in TABLES if table == "all" else [table]:
         found = TABLES[name]
         text = render(found, workshop) if isinstance(found, Table) else render_settings(found)

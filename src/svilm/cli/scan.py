@@ -35,6 +35,8 @@ def scan(
     from svilm.data import scan as scanning
     from svilm.data.manifest import Manifest, verified
 
+    if not source.exists():
+        raise FileNotFoundError(f"{source}: no such folder of videos, and no such manifest")
     manifest = None if source.is_dir() else Manifest(source)
     if verify:
         changed = 0

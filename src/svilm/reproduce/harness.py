@@ -34,6 +34,18 @@ class Workshop:
     _scores: dict[str, Mapping[str, float]] = field(default_factory=dict)
     _missing: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Raises ConfigError for a setting that no run could take, before a world is drawn for them."""
+        for setting in self.settings:
+            problems: list[ConfigError] = []
+            for step in STEPS.values():
+                try:
+                    override(recipe(step.tiny if self.world else step.recipe), [setting])
+                except ConfigError as error:
+                    problems.append(error)
+            if len(problems) == len(STEPS):
+                raise problems[0]
+
     @property
     def _sources(self) -> Sources:
         return WORLD if self.world else REAL

@@ -32,7 +32,7 @@ from svilm.search.ledger import (
 from svilm.search.moments import Splitting
 from svilm.search.records import IndexedVideo
 from svilm.search.store import Rows
-from svilm.search.stores import open_store
+from svilm.search.stores import check_store, open_store
 from svilm.search.watch import File, Seen, Settings, Unseen, watch
 
 EXAMPLES = 3
@@ -107,6 +107,7 @@ def build_index(
     is writing, and a folder in which there is no video or none of those that the index knows.
     """
     begun = time.monotonic()
+    check_store(store)
     backbone = load_backbone(model, device)
     root, folder = Path(os.path.abspath(videos)), Path(os.path.abspath(to))
     with _alone(folder):

@@ -27,6 +27,8 @@ def read_example(
     if isinstance(example, np.ndarray):
         return _fitted(example, sampling)
     path = Path(example)
+    if start is not None and end is not None and start >= end:
+        raise ValueError(f"{path}: the part from {start:g} to {end:g} s is empty; give the start before the end")
     if path.name.lower().endswith(EXTENSIONS):
         return load_clip(path, start, end, sampling, None).frames
     if start is not None or end is not None:

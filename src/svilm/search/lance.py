@@ -21,6 +21,15 @@ KEPT = timedelta(days=1)
 _TABLE = "moments"
 
 
+def library() -> Any:
+    """The module of LanceDB.  Raises ValueError where it is not installed."""
+    try:
+        import lancedb
+    except ImportError:
+        raise ValueError("the store lancedb needs LanceDB: pip install 'svilm[search]'") from None
+    return lancedb
+
+
 class LanceStore:
     """One table of vectors with video, start and end; from ``approximate_from`` moments on with an index.
 
@@ -28,12 +37,8 @@ class LanceStore:
     """
 
     def __init__(self, folder: Path, width: int, approximate_from: int = APPROXIMATE_FROM) -> None:
-        try:
-            import lancedb
-        except ImportError:
-            raise ValueError("the store lancedb needs LanceDB: pip install 'svilm[search]'") from None
         self.width, self.approximate_from = width, approximate_from
-        self._database: Any = lancedb.connect(str(folder))
+        self._database: Any = library().connect(str(folder))
         if not (folder / f"{_TABLE}.lance").is_dir():
             self._database.create_table(_TABLE, schema=self._schema(), exist_ok=True)
         self._table: Any = self._database.open_table(_TABLE)

@@ -28,4 +28,22 @@ def open_store(kind: str, folder: Path, width: int, name: str) -> Store:
         from svilm.search.qdrant import QdrantStore, connect
 
         return QdrantStore(connect(kind.removeprefix("qdrant=")), width, name)
-    raise ValueError(f"store {kind!r}: choose exact, lancedb, or qdrant=ADDRESS such as qdrant=http://localhost:6333")
+    raise _unknown(kind)
+
+
+def check_store(kind: str) -> None:
+    """Raise ValueError, as ``open_store`` would, for a store that cannot be had; before any video is read for it."""
+    if kind == "lancedb":
+        from svilm.search.lance import library
+
+        library()
+    elif kind.startswith("qdrant="):
+        from svilm.search.qdrant import connect
+
+        connect(kind.removeprefix("qdrant=")).close()
+    elif kind != "exact":
+        raise _unknown(kind)
+
+
+def _unknown(kind: str) -> ValueError:
+    return ValueError(f"store {kind!r}: choose exact, lancedb, or qdrant=ADDRESS such as qdrant=http://localhost:6333")
