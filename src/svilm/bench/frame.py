@@ -2,6 +2,7 @@
 
 import os
 import platform
+import random
 import re
 import statistics
 import time
@@ -69,15 +70,20 @@ def not_measured(name: str, why: str) -> Row:
 def seconds_of(
     works: Sequence[Callable[[], object]], repetitions: int, device: torch.device = CPU, warm: bool = True
 ) -> list[float]:
-    """Median seconds of each of ``works``, which take turns; a first round of all warms up and is not counted."""
+    """Median seconds of each of ``works``, which take turns; a first round of all warms up and is not counted.
+
+    Each round has another order: what a work leaves in caches and memory would always meet the same one.
+    """
     times: list[list[float]] = [[] for _ in works]
+    turns, shuffle = list(range(len(works))), random.Random(0).shuffle
     for _ in range(repetitions + warm):
-        for spent, work in zip(times, works, strict=True):
+        for turn in turns:
             wait_for(device)
             begun = time.perf_counter()
-            work()
+            works[turn]()
             wait_for(device)
-            spent.append(time.perf_counter() - begun)
+            times[turn].append(time.perf_counter() - begun)
+        shuffle(turns)
     return [statistics.median(spent[warm:]) for spent in times]
 
 
