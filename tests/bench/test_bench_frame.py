@@ -18,11 +18,19 @@ def test_a_ratio_above_one_means_that_ours_is_better():
 
 def test_works_take_turns_and_the_first_round_is_not_counted():
     calls: list[str] = []
-    row = compare("x", lambda: calls.append("ours"), lambda: calls.append("peer"), 3)
-    assert calls == ["ours", "peer"] * 4
+    row = compare("x", lambda: calls.append("ours"), lambda: calls.append("peer"), 12)
+    rounds = [tuple(calls[first : first + 2]) for first in range(0, len(calls), 2)]
+    assert len(rounds) == 13 and set(rounds) == {("ours", "peer"), ("peer", "ours")}
     assert row.unit == "s" and row.ratio == row.peer / row.ours
     calls.clear()
     assert len(seconds_of([lambda: calls.append("once")], 1, warm=False)) == 1 and calls == ["once"]
+
+
+def test_times_stay_with_their_work_whatever_the_order(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    works = [lambda seconds=seconds: now.__setitem__(0, now[0] + seconds) for seconds in (1.0, 2.0, 4.0)]
+    assert seconds_of(works, 5) == [1.0, 2.0, 4.0]
 
 
 def test_the_median_is_taken(monkeypatch):
