@@ -62,7 +62,8 @@ def read_frames(
     First ``region`` is cut out of the picture, then what is left gets the size ``resize``, the length of the short
     side or (width, height), then ``crop`` is cut out of that; both boxes are (left, top, width, height), and all
     mean the upright picture.  A region spares the scaling of all that is not wanted, but nothing beyond its border
-    is mixed into the pixels there.  Frames of another size than the first one are brought to the same size.
+    is mixed into the pixels there; where pixels share a colour, one that begins at an odd pixel of the stored picture
+    has its colours up to a pixel off.  Frames of another size than the first one are brought to the same size.
     ``seek=False`` decodes from the start of the file: the same frames, slower.
     10-bit and HDR video is cut to 8 bits without tone mapping; pixels that are not square stay as stored.
     Raises DecodeError when a wanted frame is missing or was decoded from damaged data.
@@ -241,6 +242,7 @@ class _Reader:
                     return
 
     def store(self, number: int, frame: VideoFrame) -> None:
+        """Put a decoded frame, cut, scaled and upright, into its row of ``pictures``."""
         turn = self.index.orientation
         width, height = self.size[::-1] if turn.transpose else self.size
         with typed_errors(self.index.path, float(self.index.seconds[number])):
