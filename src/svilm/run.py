@@ -125,9 +125,8 @@ def execute(run: Run, folder: Path) -> dict[str, float]:
         manifest = Manifest(_required(run.data.manifest, "data.manifest"))
         if rank() == 0:
             folder.mkdir(parents=True, exist_ok=True)
-            if not all(
-                (folder / name).is_file() for name in ("run.json", "tokenizer.json")
-            ):  # else they belong together
+            # A run that is there already keeps its word pieces, whether it goes on or this one is refused.
+            if not ((folder / "run.json").is_file() and (folder / "tokenizer.json").is_file()):
                 _tokenizer_of(run, manifest).save(folder)
         gather_objects(None)  # the other ranks wait for the tokenizer
         run = fitted(run, len(Tokenizer.load(folder)))
