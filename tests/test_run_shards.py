@@ -85,7 +85,7 @@ def test_a_run_trains_and_is_evaluated_from_shards_alone(packed: dict[str, Path]
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3] and all(line["data/skipped"] == 0 for line in lines)
     protocols = json.loads((tmp_path / "run" / "protocols.json").read_text())
-    assert "packed at 256, crf 23" in json.dumps(protocols)
+    assert "packed at 256, mjpeg qscale 6" in json.dumps(protocols)
     assert load_run(tmp_path / "run").data.manifest == str(packed["train"])
 
 

@@ -84,6 +84,7 @@ def test_clips_from_shards_are_held_against_those_from_files():
     assert [row.name.partition(", ")[2] for row in found if row.ours] == [
         "packed against 160x120", "video2dataset's shards against 160x120",
         "packed against 96x64", "packed at 8 frames a second against 96x64",
+        "packed as H.264 against 96x64",
     ]  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from make_videos import GREY_LEVELS, read_numbers, set_display_matrix, write_video
 
 from svilm.data import container
-from svilm.data.container import OpenVideo
+from svilm.data.container import OpenVideo, open_video
 from svilm.data.decode import DecodeError, VideoIndex, _Reader, index_video, read_frames, scaled_size
 
 B_FRAMES = {"preset": "medium", "x264-params": "threads=1:bframes=3:b-pyramid=normal:b-adapt=0:keyint=12"}
@@ -136,6 +136,14 @@ def test_seeks_only_when_that_skips_decoding(
     monkeypatch.setattr("svilm.data.decode._Reader.read_all", None)  # the second attempt would hide a bad seek
     assert read_numbers(read_frames(index, numbers)) == numbers
     assert seeks == expected
+
+
+def test_only_what_is_wanted_is_decoded_where_frames_stand_alone(video_of: Callable[[str], VideoIndex]) -> None:
+    index = video_of("mjpeg")
+    assert index.pts is not None
+    with open_video(index.path) as video:
+        decoded = [(frame.pts, intact) for frame, intact in video.decode(only=index.pts[[3, 20]].tolist())]
+    assert decoded == [(index.pts[3], True), (index.pts[20], True)]
 
 
 def test_a_seek_that_lands_wrong_is_made_good(
@@ -422,6 +430,7 @@ DAMAGED: dict[str, tuple[str, dict[str, Any]]] = {
     "b-frames": ("mp4", {"options": B_FRAMES, "container_options": {"movflags": "faststart"}}),
     "mkv": ("mkv", {}),
     "mpegts": ("ts", {}),
+    "mjpeg": ("mp4", {"codec": "mjpeg", "pixels": "yuvj420p", "container_options": {"movflags": "faststart"}}),
 }
 
 
@@ -480,8 +489,9 @@ def test_damaged_files_give_right_frames_or_none(
     if damage is cut:
         assert wrong == 0
     else:
-        # Some damage decodes without complaint into other pixels; only a hash of the file can tell.
-        assert refused > 2 * wrong
+        # Some damage decodes without complaint into other pixels, most of all in JPEG, where few codes are wrong by
+        # themselves; only a hash of the file can tell.
+        assert refused > wrong * (0.5 if kind == "mjpeg" else 2)
 
 
 def zero_tail(packet: bytes) -> bytes:

@@ -20,7 +20,7 @@ from av.video.frame import PictureType
 
 from svilm.bench.frame import How, Row, higher, not_measured, seconds_of
 from svilm.bench.material import film
-from svilm.data.cut import Packing
+from svilm.data.cut import H264, Packing
 from svilm.data.manifest import Entry, Header, Manifest, write_manifest
 from svilm.data.pack import pack
 from svilm.data.prepare import webdataset
@@ -56,7 +56,12 @@ def rows(how: How) -> Iterator[Row]:
         yield from found
         yield not_measured("cores that feed one GPU from packed shards", f"it is ({GPU}) / {found[0].ours:.1f}")
         kept = _listed(film(folder / "small.mp4", *small, GOP, seconds, GRAIN))
-        sets = {"packed": _packed(kept, Packing()), f"packed at {FPS} frames a second": _packed(kept, Packing(fps=FPS))}
+        ways = {
+            "packed": Packing(),
+            f"packed at {FPS} frames a second": Packing(fps=FPS),
+            "packed as H.264": Packing(codec=H264()),
+        }
+        sets = {name: _packed(kept, packing) for name, packing in ways.items()}
         yield from _against(kept, sets, "{}x{}".format(*small), sampling, how.repetitions)
 
 
@@ -138,7 +143,8 @@ def _prepared(folder: Path) -> Path:
 
 
 def _packed(manifest: Path, packing: Packing) -> Path:
-    return pack(manifest, manifest.with_name(f"{manifest.stem}-{packing.fps:g}"), packing, workers=0).manifest
+    folder = manifest.with_name(f"{manifest.stem}-{packing.codec.codec}-{packing.fps:g}")
+    return pack(manifest, folder, packing, workers=0).manifest
 
 
 def _kilobytes(manifest: Path) -> float:

@@ -1,4 +1,4 @@
-"""One clip cut out of its video and encoded anew: small pictures, key frames close together, frame times kept.
+"""One clip cut out of its video and encoded anew: small pictures that decode quickly, frame times kept.
 
 What is cut holds every frame from the one on screen when the clip begins to the last one before it ends, each at its
 own time, counted from the first.  So a sampler that asks for the moments of the clip gets the same frames as before.
@@ -9,7 +9,7 @@ import tempfile
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import av
 import numpy as np
@@ -28,15 +28,37 @@ _FINEST = 1_000_000  # ticks a second where the file's own clock is of no use
 _FASTEST = 10_000_000  # ticks a second that an mp4 can count for minutes
 
 
+class Mjpeg(Config):
+    """Motion JPEG: every picture stands alone, so that the wanted ones are all that is decoded."""
+
+    codec: Literal["mjpeg"] = "mjpeg"
+    qscale: int = Field(6, ge=1, le=31)
+    """Quality, 1 the best, 31 the worst; 8 is about as near to the original as H.264 with crf 23."""
+
+    def __str__(self) -> str:
+        return f"mjpeg qscale {self.qscale}"
+
+
+class H264(Config):
+    """H.264 with key frames close together: takes a quarter of the room, and twice the time to read."""
+
+    codec: Literal["h264"] = "h264"
+    crf: int = Field(23, ge=0, le=51)
+    """Quality of libx264, 0 without loss, 51 the worst."""
+    key_frames: int = Field(12, ge=1)
+    """At most so many frames from one key frame to the next: fewer are quicker to reach and take more room."""
+
+    def __str__(self) -> str:
+        return f"h264 crf {self.crf}"
+
+
 class Packing(Config):
     """How clips are encoded and put into shards."""
 
     short_side: int = Field(256, ge=16, le=4096)
     """Pixels of the shorter side; a smaller picture stays as it is.  Both sides are made even."""
-    key_frames: int = Field(12, ge=1)
-    """At most so many frames from one key frame to the next: fewer are quicker to reach and take more room."""
-    crf: int = Field(23, ge=0, le=51)
-    """Quality of libx264, 0 without loss, 51 the worst."""
+    codec: Mjpeg | H264 = Mjpeg()
+    """How pictures are encoded."""
     fps: float = Field(0.0, ge=0)
     """Keep at most so many frames a second, each at its own time; 0 keeps all."""
     shard_size: int = Field(1000, ge=1, le=1_000_000)
@@ -146,31 +168,40 @@ def _encode(path: str, pictures: Any, ticks: Int64[np.ndarray, " times"], scale:
 
     One thread and no marks of time or program around the pictures: the same frames give the same bytes.
     """
-    options = {
-        "preset": "veryfast",
-        "tune": "fastdecode",
-        "crf": str(packing.crf),
-        "x264-params": f"threads=1:lookahead-threads=1:keyint={packing.key_frames}:min-keyint=1:scenecut=0:"
-        "bframes=3:b-adapt=0:b-pyramid=none:open-gop=0:mbtree=0",  # mbtree gives other bytes each time
-    }
     last = len(ticks) - 2
     spans = dict(zip(ticks[:-1].tolist(), np.maximum(np.diff(ticks), 1).tolist(), strict=True))
     reformatter = VideoReformatter()
     with av.open(path, "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"}) as file:
         rate = Fraction(len(spans) * scale, max(1, int(ticks[-1]))).limit_denominator(1001)
-        stream: Any = file.add_stream("libx264", rate=max(rate, Fraction(1, 1001)), options=options)
+        name, pixels, options = _encoder(packing.codec)
+        stream: Any = file.add_stream(name, rate=max(rate, Fraction(1, 1001)), options=options)
         coder = stream.codec_context
         for number, picture in enumerate(pictures):
             if number == 0:
                 coder.height, coder.width = picture.shape[:2]
-                coder.pix_fmt, coder.time_base, coder.thread_count = "yuv420p", Fraction(1, scale), 1
+                coder.pix_fmt, coder.time_base, coder.thread_count = pixels, Fraction(1, scale), 1
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-            frame = reformatter.reformat(frame, format="yuv420p", interpolation=SCALING, threads=1)
+            frame = reformatter.reformat(frame, format=pixels, interpolation=SCALING, threads=1)
             frame.pts, frame.time_base = int(ticks[number]), Fraction(1, scale)
             if number >= last - 1:  # no frame may follow the last one in the file: it alone states its length
                 frame.pict_type = PictureType.P
             _write(file, stream.encode(frame), spans)
         _write(file, stream.encode(None), spans)
+
+
+def _encoder(codec: Mjpeg | H264) -> tuple[str, str, dict[str, str]]:
+    """FFmpeg's encoder, the form of its pixels, and its options."""
+    if isinstance(codec, Mjpeg):
+        return "mjpeg", "yuvj420p", {"qmin": str(codec.qscale), "qmax": str(codec.qscale)}
+    options = {
+        "preset": "veryfast",
+        "tune": "fastdecode",
+        "crf": str(codec.crf),
+        "x264-params": f"threads=1:lookahead-threads=1:keyint={codec.key_frames}:min-keyint=1:scenecut=0:"
+        "bframes=3:b-adapt=0:b-pyramid=none:open-gop=0:mbtree=0:"  # mbtree gives other bytes each time
+        "chromaloc=1",  # swscale puts colours between the pixels; without a word decoders look for them on the left
+    }
+    return "libx264", "yuv420p", options
 
 
 def _write(file: Any, packets: Any, spans: dict[int, int]) -> None:

@@ -202,7 +202,7 @@ class _Reader:
         self.rows = {number: row for row, number in reversed([*enumerate(numbers.tolist())])}  # the first of equals
         self.pictures = np.empty((len(numbers), crop[3], crop[2], 3), dtype=np.uint8)
         self.missing = set(self.rows)
-        self.reformatter = VideoReformatter()
+        self.reformatter, self.packer = VideoReformatter(), VideoReformatter()
         self.cutter: tuple[str, Graph] | None = None
 
     def read_all(self) -> None:
@@ -248,13 +248,13 @@ class _Reader:
         with typed_errors(self.index.path, float(self.index.seconds[number])):
             if self.region is not None:
                 frame = self._part(frame, self.region)
-            # Planes, because swscale writes packed pixels one by one.
-            planes = self.reformatter.reformat(frame, width, height, "gbrp", interpolation=SCALING, threads=1).planes
-            left, top, wide, high = self.crop
-            for colour, plane in zip((1, 2, 0), planes, strict=True):
-                rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(-1, plane.line_size)
-                upright = turn.upright(rows[:height, :width])
-                self.pictures[self.rows[number], :, :, colour] = upright[top : top + high, left : left + wide]
+            # First into planes, because swscale scales to packed pixels one by one.
+            planar = self.reformatter.reformat(frame, width, height, "gbrp", interpolation=SCALING, threads=1)
+            plane = self.packer.reformat(planar, format="rgb24", threads=1).planes[0]
+        rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(-1, plane.line_size)
+        upright = turn.upright(rows[:height, : 3 * width].reshape(height, width, 3))
+        left, top, wide, high = self.crop
+        self.pictures[self.rows[number]] = upright[top : top + high, left : left + wide]
 
     def _part(self, frame: VideoFrame, region: Box) -> VideoFrame:
         """A region of a stored picture; nothing is copied."""

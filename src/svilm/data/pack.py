@@ -273,7 +273,7 @@ def _finish(
             f"{source.path}: {len(lost)} of {len(source)} {header.split} clips cannot be packed: {named}; replace "
             "their videos, or strike them in the open with --allow-missing: what is packed stays"
         )
-    words = f"packed at {packing.short_side}, crf {packing.crf}" + (f", {packing.fps:g} fps" if packing.fps else "")
+    words = f"packed at {packing.short_side}, {packing.codec}" + (f", {packing.fps:g} fps" if packing.fps else "")
     struck = () if complete else tuple(f"{id}: {why}" for id, why in lost.items())
     header = replace(
         header,
