@@ -8,7 +8,16 @@ import pytest
 import torch
 
 from svilm.bench import apart, clones, growth, gtad, losses, machine, manifest, retrieval, roi, shards, step, text
-from svilm.bench.encoder import QUICK, first_layer, sum_of, videomae, vivit
+from svilm.bench.encoder import (
+    QUICK,
+    first_layer,
+    sum_of,
+    videomae,
+    vivit,
+    with_grouping,
+    with_more_tokens,
+    without_grouping,
+)
 from svilm.bench.frame import CPU, How, Row
 from svilm.bench.gpu import on_device
 from svilm.bench.gpu import rows as gpu_rows
@@ -148,7 +157,36 @@ def test_encoders_have_equal_shape():
         weights = sum(parameter.numel() for name, parameter in model.named_parameters() if "layer" in name)
         mine = sum(parameter.numel() for parameter in ours.blocks.parameters())
         assert weights == pytest.approx(mine, rel=0.02)
-    assert sum_of((torch.ones(3), 0)) == 3
+    assert sum_of((torch.ones(3), torch.ones(2), 0)) == 5
+
+
+class Doubling(torch.nn.Module):
+    def forward(self, tokens, groups):
+        self.seen = tokens.shape, groups.shape
+        return 2 * groups, None
+
+
+def test_a_peer_groups_where_ours_does():
+    pixels = torch.randn(QUICK.clips, QUICK.frames, 3, QUICK.side, QUICK.side)
+    first, last = Doubling(), Doubling()
+    torch.manual_seed(0)
+    plain = with_more_tokens(videomae(QUICK), 3, QUICK.width).eval()
+    before = plain(pixels).last_hidden_state
+    after = with_grouping(plain, 3, (2,), [last])(pixels).last_hidden_state
+    torch.testing.assert_close(after[:, 3:], before[:, 3:])
+    assert not torch.allclose(after[:, :3], before[:, :3])
+    with_grouping(plain, 3, (1,), [first])(pixels)
+    assert first.seen == last.seen == ((QUICK.clips, before.shape[1] - 3, QUICK.width), (QUICK.clips, 3, QUICK.width))
+
+
+def test_without_its_grouping_blocks_ours_is_the_rest():
+    torch.manual_seed(0)
+    whole = VideoEncoder(QUICK.config()).eval()  # whose grouping blocks change nothing at first
+    video = torch.randint(0, 256, (1, QUICK.frames, QUICK.side, QUICK.side, 3), dtype=torch.uint8)
+    tokens, groups, _ = whole(video)
+    bare = without_grouping(whole)
+    assert not list(bare.grouping.parameters())
+    torch.testing.assert_close(bare(video)[:2], (tokens, groups))
 
 
 def test_a_peer_that_is_not_there_says_what_to_do(tmp_path):
