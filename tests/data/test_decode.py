@@ -542,6 +542,36 @@ def test_a_picture_that_is_cut_off(tmp_path: Path) -> None:
         read_frames(index, [11])
 
 
+def without_tables(packet: bytes) -> bytes:
+    """A JPEG picture that leaves out its Huffman tables, as those in AVI may."""
+    parts, at = [packet[:2]], 2
+    while packet[at + 1] != 0xDA:  # start of scan
+        end = at + 2 + int.from_bytes(packet[at + 2 : at + 4], "big")
+        parts += [packet[at:end]] if packet[at + 1] != 0xC4 else []
+        at = end
+    return b"".join([*parts, packet[at:]])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        without_tables,
+        lambda packet: packet + bytes(333),
+        lambda packet: packet[:-2],  # no end of image
+        lambda packet: packet[:2] + b"\xff\xe1\x00\x08Exif\x00\x07" + packet[2:],
+    ],
+    ids=["no tables", "padding", "no end", "half an Exif header"],
+)
+@pytest.mark.parametrize("suffix", ["avi", "mov"])
+def test_jpeg_pictures_as_cameras_write_them(suffix: str, change: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    path = write_video(
+        tmp_path / f"camera.{suffix}", 5, codec="mjpeg", pixels="yuvj420p", options={"huffman": "default"},
+        change_packet=lambda _, packet: change(packet),
+    )  # fmt: skip
+    index = index_video(path)
+    assert index.damage is None and read_numbers(read_frames(index, range(5))) == [0, 1, 2, 3, 4]
+
+
 def test_pictures_that_grow_beyond_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = write_video(tmp_path / "small.h264", 200, width=64, height=48)
     large = write_video(tmp_path / "large.h264", 5, width=128, height=96)
