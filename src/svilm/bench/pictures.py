@@ -75,6 +75,7 @@ def curves(panels: Mapping[str, Mapping[str, Curve]], unit: str) -> "Figure":
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.minorticks_off()
+        axes.margins(y=0.12)  # slopes stand below their stretch
         axes.set_xlabel(title, fontsize=8.5, color=INK)
         axes.set_ylabel(unit, fontsize=8.5, color=INK)
         axes.grid(color=INK, alpha=0.2, linewidth=0.6)
