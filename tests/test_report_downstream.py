@@ -29,7 +29,8 @@ from svilm.models.gtad import GTADConfig
 from svilm.models.heads import AnswerHeadConfig
 from svilm.report import boxes, classes, pictures, questions, scores, segments, write_report
 from svilm.report.common import Absent, Files, read_files, varied
-from svilm.run import Run, Start, evaluate
+from svilm.run import Run, evaluate
+from svilm.start import Start
 from svilm.tasks.ava import Ava
 from svilm.tasks.localization import Localization
 from svilm.tasks.pretrain import Pretrain

@@ -20,7 +20,8 @@ from svilm.engine.trainer import Training
 from svilm.model import SViLM
 from svilm.models.dual import SIZES, DualEncoder
 from svilm.recipes import recipe
-from svilm.run import Run, Start, _tokenizer_of, evaluate, evaluate_only, execute, fitted, load_run
+from svilm.run import Run, evaluate, evaluate_only, execute, load_run
+from svilm.start import Start, tokenizer_of
 from svilm.tasks.pretrain import Pretrain
 
 SMALL = (
@@ -126,7 +127,7 @@ def test_a_refused_run_leaves_the_word_pieces_of_the_other(finished, run, manife
     other = manifests["data"].with_name("half.jsonl")
     other.write_text("\n".join(lines[: len(lines) // 2]) + "\n")
     before = (place / "tokenizer.json").read_bytes()
-    assert _tokenizer_of(run, Manifest(other)).save(tmp_path) is None
+    assert tokenizer_of(run.start, Manifest(other), run.model.text.vocabulary).save(tmp_path) is None
     assert (tmp_path / "tokenizer.json").read_bytes() != before  # it would be another
     with pytest.raises(ConfigError, match=r"data\.manifest"):
         execute(override(run, [f"data.manifest={other}"]), place)
@@ -307,8 +308,6 @@ def test_a_run_starts_from_another(finished, run, tmp_path):
     assert after == {name: value for name, value in before.items() if name.startswith("retrieval/")}
     protocols = json.loads((tmp_path / "tuned" / "protocols.json").read_text())
     assert "CHOSEN ON A TEST SPLIT" in protocols["retrieval"]["protocol"]
-    with pytest.raises(ConfigError, match=r"start\.model brings the whole model"):
-        fitted(tuned.model_copy(update={"start": Start(model=str(place), text="bert")}), 10)
 
 
 def test_the_task_of_a_run_is_known_by_its_kind(run):

@@ -55,7 +55,7 @@ class Timeline:
         numbers = np.clip(np.searchsorted(index.seconds, instants, side="right") - 1, 0, len(index) - 1)
         frames = read_frames(index, numbers, resize=THUMBNAIL_SIDE)
         rows = {"truth": true, "found": found} if true else {"found": found}
-        timeline(rows, self.duration, frames).savefig(path, format="png", dpi=120, facecolor="white")
+        timeline(rows, self.duration, frames).savefig(path, dpi=120, facecolor="white")
 
 
 def detect(run: str | Path, video: str | Path, *, encoder: str = "", device: str = "auto") -> Timeline:

@@ -18,7 +18,7 @@ from svilm.data.language import TEMPLATES, Language, Tokenizer
 from svilm.data.sample import Sampling, load_clip
 from svilm.hub import local_folder
 from svilm.models.dual import DualEncoder, DualEncoderConfig
-from svilm.models.heat import HeatKind, noun_heat
+from svilm.models.heat import HeatKind, heat_kind, noun_heat
 from svilm.runtime import device_for
 from svilm.types import VideoFeatures
 from svilm.version import __version__
@@ -149,7 +149,7 @@ class SViLM:
         words = self.encode_text([template.format(noun) for template in TEMPLATES]).to(self.device)
         word = F.normalize(words.mean(dim=0), dim=0)
         heat = noun_heat(self.config.model, features, 0, word[None], frames.shape[:3], kind, temperature)[0]
-        regions = features.region_embedding if kind in ("auto", "region") else None
+        regions = features.region_embedding if heat_kind(kind, features) == "region" else None
         cosine = (features.group_embedding if regions is None else regions.flatten(1, 2))[0] @ word
         best = int(cosine.argmax())
         group = best if regions is None else None

@@ -1,7 +1,6 @@
 """A run as a value, and the one place where its parts are put together."""
 
 import json
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -22,18 +21,16 @@ from svilm.engine.task import Context, Job, TaskSettings, task_settings
 from svilm.engine.trainer import Training, train
 from svilm.model import ModelConfig, SViLM
 from svilm.models.dual import DualEncoder, DualEncoderConfig
-from svilm.models.weights import load_text, load_video, text_config_of, video_config_of
 from svilm.provenance import environment
 from svilm.runtime import (
     close_distributed,
-    derive_seed,
     device_for,
     gather_objects,
     init_distributed,
     rank,
-    seed_everything,
     share_cores,
 )
+from svilm.start import Start, fitted, initial_encoder, tokenizer_of
 from svilm.tasks import grounding as pointing
 from svilm.tasks import retrieval as retrieving
 from svilm.tasks import temporal as scenes
@@ -43,19 +40,6 @@ from svilm.types import Batch, Scores
 
 EVALUATIONS = ("retrieval", "temporal", "grounding")
 """What a dual encoder is scored by without further training, each with settings of its own and a manifest in them."""
-
-
-class Start(Config):
-    """Weights and word pieces to start from; empty means from scratch."""
-
-    model: str = ""
-    """Pre-trained S-ViLM: a run, a saved model, or an id on the hub; brings its own shape and word pieces."""
-    video: str = ""
-    """ViViT or VideoMAE in Hugging Face format: a folder, or an id on the hub."""
-    text: str = ""
-    """BERT in Hugging Face format: a folder, or an id on the hub."""
-    tokenizer: str = ""
-    """Folder (or id) with tokenizer.json or vocab.txt; empty takes that of `text`, or trains one on the captions."""
 
 
 class Run(Config):
@@ -127,12 +111,13 @@ def execute(run: Run, folder: Path) -> dict[str, float]:
             folder.mkdir(parents=True, exist_ok=True)
             # A run that is there already keeps its word pieces, whether it goes on or this one is refused.
             if not ((folder / "run.json").is_file() and (folder / "tokenizer.json").is_file()):
-                _tokenizer_of(run, manifest).save(folder)
+                tokenizer_of(run.start, manifest, run.model.text.vocabulary).save(folder)
         gather_objects(None)  # the other ranks wait for the tokenizer
-        run = fitted(run, len(Tokenizer.load(folder)))
+        model = fitted(run.model, run.start, len(Tokenizer.load(folder)))
+        run = run.model_copy(update={"model": model})
         if rank() == 0:
             _write_description(run, folder)
-        context = _context(run, folder, device, lambda: initial_encoder(run).to(device))
+        context = _context(run, folder, device, lambda: initial_encoder(run.model, run.start, run.seed).to(device))
         job = run.task.job(context)
         trained = train(
             job.model,
@@ -245,7 +230,7 @@ def _untrained(run: Run, context: Context) -> dict[str, float]:
     """What the encoder scores before any training, under names such as ``retrieval_untrained/...``."""
     if not any(_manifest_of(run, name) for name in EVALUATIONS):
         return {}
-    untrained = initial_encoder(run.model_copy(update={"start": Start()})).to(context.device)
+    untrained = initial_encoder(run.model, Start(), run.seed).to(context.device)
     return {
         key.replace(f"{name}/", f"{name}_untrained/", 1): value
         for name, family in evaluations(run, untrained, context.tokenizer).items()
@@ -312,54 +297,6 @@ def reader_of(run: Run, tokenizer: Tokenizer) -> Reader:
 def total_steps(run: Run, items: int) -> int:
     """Optimiser steps of a run over so many training items an epoch."""
     return run.training.steps or max(1, round(run.training.epochs * (items // run.data.batch)))
-
-
-def initial_encoder(run: Run) -> DualEncoder:
-    """The dual encoder before the first step: seeded, with other weights where `start` names them.
-
-    `start.model` brings all of them.
-    """
-    seed_everything(derive_seed(run.seed, "weights"))
-    encoder = DualEncoder(run.model)
-    if run.start.model:
-        encoder.load_state_dict(SViLM.from_pretrained(run.start.model, "cpu").encoder.state_dict())
-    for part, load in (("video", load_video), ("text", load_text)):
-        source = getattr(run.start, part)
-        if source:
-            report = load(getattr(encoder, part), source)
-            if rank() == 0:
-                print(report, file=sys.stderr)
-    return encoder
-
-
-def fitted(run: Run, vocabulary: int) -> Run:
-    """The run with encoders of the shape of the weights they start from, and with as many word pieces as there are."""
-    if run.start.model:
-        if run.start.video or run.start.text or run.start.tokenizer:
-            raise ConfigError("start.model brings the whole model; leave start.video, text and tokenizer empty")
-        known = SViLM.from_pretrained(run.start.model, "cpu").config.model
-        return run.model_copy(update={"model": known})
-    video, text = run.model.video, run.model.text
-    if run.start.video:
-        video = video_config_of(run.start.video, video)
-    if run.start.text:
-        text = text_config_of(run.start.text, text)
-    else:
-        text = text.model_copy(update={"vocabulary": vocabulary})
-    return run.model_copy(update={"model": run.model.model_copy(update={"video": video, "text": text})})
-
-
-def _tokenizer_of(run: Run, manifest: Manifest) -> Tokenizer:
-    if run.start.model:
-        return SViLM.from_pretrained(run.start.model, "cpu").tokenizer
-    source = run.start.tokenizer or run.start.text
-    if source:
-        from svilm.hub import local_folder
-
-        path = Path(source)
-        return Tokenizer.load(path if path.is_file() else local_folder(source, ["tokenizer.json", "vocab.txt"]))
-    captions = (caption for entry in manifest for caption in entry.captions)
-    return Tokenizer.train(captions, run.model.text.vocabulary)
 
 
 def _write_description(run: Run, folder: Path) -> None:

@@ -89,6 +89,8 @@ def test_from_a_folder_of_videos_to_a_report(world, tmp_path):
         "prepare", "folder", world / "scenes.csv", "--videos", world / "videos", "--split", "test", "--to", scenes
     )
     assert code == 0, error
+    code, _, error = call("look", train, "--to", tmp_path / "look.txt")
+    assert code == 1 and "look.txt shall be a picture" in error
     code, _, error = call("look", train, "--to", tmp_path / "look.png")
     assert code == 0 and (tmp_path / "look.png").stat().st_size > 10_000, error
     small = ["training.steps=2", "data.batch=8", "data.workers=1", "model.video.width=32", "model.text.width=32"]

@@ -96,6 +96,7 @@ def test_mistakes_end_in_one_line(place, tmp_path):
         (("features", folder / "model", folder / "no.jsonl", "--to", tmp_path / "a"), "no such manifest"),
         (("features", folder / "none", folder / "list.jsonl", "--to", tmp_path / "a"), "none"),
         (("localize", tmp_path, video), "no run.json"),
+        (("localize", tmp_path, video, "--to", tmp_path / "t.xyz"), "t.xyz shall be a picture; give a name that ends"),
     ):
         code, _, error = call(*words)
         assert code == 1 and said in error and "Traceback" not in error

@@ -75,7 +75,7 @@ def test_a_sheet_is_written(place, tmp_path):
         (("x", "--shortest", "3", "--longest", "2"), "shortest must be"),
         (("--clip", "a.mp4@9-3"), "a.mp4: the part from 9 to 3 s is empty"),
         (("--clip", "a.mp4@x"), "--clip 'a.mp4@x': no such file; for a part of a video give FILE@START-END"),
-        (("x", "--sheet", "sheet.txt"), "sheet.txt: a sheet is a picture; give a name that ends in .png"),
+        (("x", "--sheet", "sheet.txt"), "sheet.txt shall be a picture; give a name that ends in .png"),
         (("x", "--sheet", "nowhere/sheet.png"), "there is no folder nowhere"),
     ],
 )

@@ -28,7 +28,8 @@ from svilm.metrics.activitynet import evaluate_segments, read_predictions
 from svilm.metrics.proposals import ProposalConfig
 from svilm.model import ModelConfig, SViLM
 from svilm.models.gtad import GTADConfig
-from svilm.run import Run, Start, evaluate, execute, load_run
+from svilm.run import Run, evaluate, execute, load_run
+from svilm.start import Start
 from svilm.tasks.localization import Localization
 
 CLASSES = ("jump", "run", "sit")

@@ -23,7 +23,8 @@ from svilm.metrics.classification import score_classes
 from svilm.metrics.submissions import aligned, read_class_scores
 from svilm.models.heads import ClassHead, ProbeHeads
 from svilm.recipes import recipe
-from svilm.run import Start, evaluate, execute, load_run
+from svilm.run import evaluate, execute, load_run
+from svilm.start import Start
 from svilm.tasks.common import Reader
 from svilm.tasks.recognition import (
     Probe,

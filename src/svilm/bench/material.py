@@ -23,8 +23,9 @@ from svilm.engine.trainer import Training, backward, gradient_norm
 from svilm.entries import Entry
 from svilm.models.dual import DualEncoder
 from svilm.recipes import recipe
-from svilm.run import Run, fitted, initial_encoder
+from svilm.run import Run
 from svilm.runtime import all_reduce_gradients, seed_everything
+from svilm.start import Start, fitted, initial_encoder
 from svilm.tasks.pretrain import Pretrain, PretrainTask
 from svilm.types import Batch
 
@@ -69,7 +70,7 @@ class Material:
             self.run.seed,
             device,
             self.run.data,
-            lambda: initial_encoder(self.run).to(device),
+            lambda: initial_encoder(self.run.model, self.run.start, self.run.seed).to(device),
             lambda: self.tokenizer,
             self.run.optim,
         )
@@ -103,9 +104,9 @@ def material(name: str, clips: int, batch: int) -> Iterator[Material]:
         manifest = Manifest(file)
         tokenizer = Tokenizer.train((caption for entry in manifest for caption in entry.captions), 2048)
         data = run.data.model_copy(update={"manifest": str(file), "batch": batch})
-        start = type(run.start)()
-        run = run.model_copy(update={"data": data, "start": start, "device": "cpu"})
-        yield Material(fitted(run, len(tokenizer)), manifest, tokenizer, Path(place) / "run")
+        model = fitted(run.model, Start(), len(tokenizer))
+        run = run.model_copy(update={"data": data, "start": Start(), "model": model, "device": "cpu"})
+        yield Material(run, manifest, tokenizer, Path(place) / "run")
 
 
 def noise_batch(run: Run, clips: int, seed: int = 0) -> Batch:

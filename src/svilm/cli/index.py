@@ -94,9 +94,9 @@ def search(
     if nouns and not query:
         raise ValueError("--nouns are those of a query in words; give one")
     if sheet is not None:
-        from svilm.search.sheet import check_sheet
+        from svilm.draw import check_picture
 
-        check_sheet(sheet)
+        check_picture(sheet)
     with Index(folder, model=model, device=device) as opened:
         hits = _hits(opened, query, image, clip, k, Filter(below, shortest, longest))
         found = opened.nouns(query) if nouns else ()

@@ -15,8 +15,11 @@ def localize(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
 ) -> None:
     """Find the actions in one video: segments with labels and scores, printed along its length."""
+    from svilm.draw import check_picture
     from svilm.localize import detect
 
+    if to is not None:
+        check_picture(to)
     timeline = detect(run, video, encoder=encoder, device=device)
     print(timeline.text(most))
     if to is not None:

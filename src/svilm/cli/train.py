@@ -70,8 +70,10 @@ def look(
     from svilm.data.language import Tokenizer
     from svilm.data.loader import Items, training_batches
     from svilm.data.manifest import Manifest
+    from svilm.draw import check_picture
     from svilm.draw.batch import first_batch
 
+    check_picture(to)
     run = configured(recipe, settings, data, None, None)
     manifest = Manifest(data)
     size = min(8, len(manifest))

@@ -32,6 +32,7 @@ class Mjpeg(Config):
     """Motion JPEG: every picture stands alone, so that the wanted ones are all that is decoded."""
 
     codec: Literal["mjpeg"] = "mjpeg"
+    """Its name."""
     qscale: int = Field(6, ge=1, le=31)
     """Quality, 1 the best, 31 the worst; 8 is about as near to the original as H.264 with crf 23."""
 
@@ -43,6 +44,7 @@ class H264(Config):
     """H.264 with key frames close together: takes a quarter of the room, and twice the time to read."""
 
     codec: Literal["h264"] = "h264"
+    """Its name."""
     crf: int = Field(23, ge=0, le=51)
     """Quality of libx264, 0 without loss, 51 the worst."""
     key_frames: int = Field(12, ge=1)

@@ -11,6 +11,7 @@ import io
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from math import ceil
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -33,6 +34,8 @@ MOST_POINTS = 300
 """Longer curves are averaged in this many bins."""
 MOST_FRAMES = 8
 """Frames shown side by side; more would be too small to see."""
+PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
+"""Of the name of a picture that a user asks for; the ending says which kind it becomes."""
 
 Pictures = UInt8[np.ndarray, "frames high wide 3"]
 Box = tuple[float, float, float, float]
@@ -43,6 +46,14 @@ class Line(NamedTuple):
 
     steps: Sequence[float]
     values: Sequence[float]
+
+
+def check_picture(path: Path) -> None:
+    """Raise ValueError for a name that no picture can have, before hours are spent on what it shall show."""
+    if path.suffix.lower() not in PICTURE_ENDINGS:
+        raise ValueError(f"{path} shall be a picture; give a name that ends in {', '.join(PICTURE_ENDINGS)}")
+    if not path.parent.is_dir():
+        raise ValueError(f"{path}: there is no folder {path.parent}")
 
 
 # Charts

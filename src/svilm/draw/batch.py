@@ -41,7 +41,7 @@ def first_batch(batch: Batch, path: Path, clips: int = 8) -> None:
     axes.set(xlim=(0, size[0]), ylim=(size[1], 0), aspect="auto")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a script that matplotlib's own font lacks
-        figure.savefig(path, format="png")
+        figure.savefig(path)
 
 
 def _own_frames(batch: Batch, row: int) -> Bool[np.ndarray, " frames"]:

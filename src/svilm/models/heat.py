@@ -17,6 +17,13 @@ mixture: those shares of all groups, weighted as Eq. 3 does.  region: the weight
 models that have such.  auto: region where there are regions, else group."""
 
 
+def heat_kind(kind: HeatKind, features: VideoFeatures) -> HeatKind:
+    """What "auto" stands for with these features; any other kind as it is."""
+    if kind != "auto":
+        return kind
+    return "group" if features.region_embedding is None else "region"
+
+
 def noun_heat(
     config: DualEncoderConfig,
     features: VideoFeatures,
@@ -32,9 +39,7 @@ def noun_heat(
     frames of their step.  ``temperature`` is that of Eq. 3, for "mixture" and "region".  Raises ValueError for
     "region" with a model that has none.
     """
-    regions = features.region_embedding
-    if kind == "auto":
-        kind = "group" if regions is None else "region"
+    kind, regions = heat_kind(kind, features), features.region_embedding
     if kind == "region":
         if regions is None:
             raise ValueError("heat of kind region needs a model with regions (model.regions.depth above 0); take group")

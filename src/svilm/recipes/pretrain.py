@@ -7,7 +7,8 @@ from svilm.engine.optim import Optim
 from svilm.engine.trainer import Training
 from svilm.models.dual import SIZES
 from svilm.models.regions import RegionConfig
-from svilm.run import Run, Start
+from svilm.run import Run
+from svilm.start import Start
 from svilm.tasks.pretrain import Pretrain
 
 

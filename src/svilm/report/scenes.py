@@ -12,7 +12,8 @@ from svilm.model import SViLM
 from svilm.models.dual import DualEncoder
 from svilm.report.common import caption_of, open_manifest, still, without_workers
 from svilm.report.numbers import Row
-from svilm.run import Run, Start, initial_encoder, reader_of
+from svilm.run import Run, reader_of
+from svilm.start import Start, initial_encoder
 from svilm.tasks.temporal import SceneClip, scene_clips
 
 CLIPS = 4
@@ -161,6 +162,6 @@ def _matrix(manifest: Manifest, clip: SceneClip, viewer: Viewer, limits: tuple[f
 
 
 def _untrained(own: Viewer) -> Viewer:
-    encoder: DualEncoder = initial_encoder(own.run.model_copy(update={"start": Start()}))
+    encoder: DualEncoder = initial_encoder(own.run.model, Start(), own.run.seed)
     model = SViLM(encoder.to(own.model.device), own.model.tokenizer, own.model.config)
     return Viewer("The same model, untrained", own.run, model)

@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from svilm.data.decode import DecodeError, index_video, read_frames
 from svilm.data.sample import Sampling, choose_frames
 from svilm.data.scan import printable
-from svilm.draw import evenly, with_heat
+from svilm.draw import check_picture, evenly, with_heat
 from svilm.search.index import Index
 from svilm.search.records import Hit, Moment
 
@@ -23,20 +23,10 @@ FRAMES = 6
 """Of a moment."""
 MOST_HITS = 50
 """A longer sheet could not be looked at."""
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
-"""Of a sheet's name."""
 _SIDE = 160  # pixels of the short side of a frame
 _HIGH, _WIDE, _GAP, _TEXT, _HEAD = 1.1, 1.75, 0.12, 2.9, 0.5  # inches: a frame, between rows, the words, the title
 
 Frames = UInt8[np.ndarray, "frames high wide 3"]
-
-
-def check_sheet(path: Path) -> None:
-    """Raise ValueError for a file that a sheet cannot be written to."""
-    if path.suffix.lower() not in ENDINGS:
-        raise ValueError(f"{path}: a sheet is a picture; give a name that ends in {', '.join(ENDINGS)}")
-    if not path.parent.is_dir():
-        raise ValueError(f"{path}: there is no folder {path.parent}")
 
 
 def write_sheet(index: Index, hits: Sequence[Hit], path: Path, *, title: str, nouns: Sequence[str] = ()) -> None:
@@ -47,7 +37,7 @@ def write_sheet(index: Index, hits: Sequence[Hit], path: Path, *, title: str, no
     """
     from matplotlib.figure import Figure
 
-    check_sheet(path)
+    check_picture(path)
     if len(hits) > MOST_HITS:
         raise ValueError(f"a sheet of {len(hits)} moments; at most {MOST_HITS} can be drawn, choose them with -k")
     shown = nouns if index.can_ground else ()
