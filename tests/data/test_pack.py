@@ -230,11 +230,12 @@ def digests(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
+@pytest.mark.parametrize("codec", [Mjpeg(), SMALL.codec], ids=str)
 def test_workers_and_interruptions_change_nothing(
-    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    codec: Mjpeg | H264, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old = dataset(tmp_path, some_entries(), videos)
-    pack.pack(old, tmp_path / "whole", SMALL, workers=0)
+    old, packing = dataset(tmp_path, some_entries(), videos), SMALL.model_copy(update={"codec": codec})
+    pack.pack(old, tmp_path / "whole", packing, workers=0)
     made: list[str] = []
     real = pack.os.replace
 
@@ -246,14 +247,14 @@ def test_workers_and_interruptions_change_nothing(
 
     monkeypatch.setattr(pack.os, "replace", stop)
     with pytest.raises(KeyboardInterrupt):
-        pack.pack(old, tmp_path / "halves", SMALL, workers=0)
+        pack.pack(old, tmp_path / "halves", packing, workers=0)
     assert (tmp_path / "halves" / "00000.tar").is_file() and not (tmp_path / "halves" / "00001.tar").exists()
     monkeypatch.undo()
     before = os.stat(tmp_path / "halves" / "00000.tar").st_mtime_ns
-    again = pack.pack(old, tmp_path / "halves", SMALL, workers=2)
+    again = pack.pack(old, tmp_path / "halves", packing, workers=2)
     assert again.new_shards == 1 and os.stat(tmp_path / "halves" / "00000.tar").st_mtime_ns == before
     assert digests(tmp_path / "halves") == digests(tmp_path / "whole")
-    assert pack.pack(old, tmp_path / "halves", SMALL, workers=0).new_shards == 0
+    assert pack.pack(old, tmp_path / "halves", packing, workers=0).new_shards == 0
 
 
 def test_a_folder_is_for_one_dataset(videos: Path, tmp_path: Path) -> None:
