@@ -2,8 +2,8 @@
 
 import hashlib
 import pickle
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +203,70 @@ def test_frames_hidden_by_an_edit_list(tmp_path: Path) -> None:
     assert index.seconds == pytest.approx(np.arange(25) / 10)
     assert read_numbers(read_frames(index, range(25))) == list(range(5, 30))
     assert read_numbers(read_frames(index, [0, 20])) == [5, 25]
+
+
+ALONE: dict[str, dict[str, Any]] = {
+    "mjpeg": {"codec": "mjpeg", "pixels": "yuvj420p"},
+    "prores": {"codec": "prores_ks", "pixels": "yuv422p10le"},
+    "irregular": {"codec": "mjpeg", "pixels": "yuvj420p", "milliseconds": IRREGULAR},
+    "late": {"codec": "mjpeg", "pixels": "yuvj420p", "milliseconds": [10_000 + 100 * i for i in range(12)]},
+}
+
+
+def edited(data: bytes) -> bytes:
+    """An mp4 whose only edit begins five frames later."""
+    ticks = int.from_bytes(data[data.index(b"stts") + 16 :][:4], "big")
+    at = data.index(b"elst") + 16
+    return data[:at] + (5 * ticks).to_bytes(4, "big") + data[at + 4 :]
+
+
+def cut_short(data: bytes) -> bytes:
+    return data[:-200]
+
+
+def with_an_empty_frame(data: bytes) -> bytes:
+    at = data.index(b"stsz") + 16 + 4 * 7
+    return data[:at] + bytes(4) + data[at + 4 :]
+
+
+@pytest.mark.parametrize(
+    ("kind", "movflags", "change", "read"),
+    [
+        ("mjpeg", "faststart", bytes, 1),
+        ("prores", "faststart", bytes, 1),
+        ("irregular", "faststart", bytes, 1),
+        ("late", "faststart", bytes, 12),
+        ("mjpeg", "faststart", edited, 7),
+        ("mjpeg", "faststart", cut_short, 12),
+        ("mjpeg", "faststart", with_an_empty_frame, 12),
+        ("mjpeg", "frag_keyframe+empty_moov", bytes, 12),
+    ],
+)
+def test_files_whose_header_lists_the_frames_are_not_read_through(
+    kind: str,
+    movflags: str,
+    change: Callable[[bytes], bytes],
+    read: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = write_video(tmp_path / "alone.mov", **ALONE[kind], container_options={"movflags": movflags})
+    path.write_bytes(change(path.read_bytes()))
+    packets: list[int | None] = []
+    reading = OpenVideo.packets
+
+    def counted(self: OpenVideo) -> Iterator[Any]:
+        for packet in reading(self):
+            packets.append(packet.pts)
+            yield packet
+
+    monkeypatch.setattr(OpenVideo, "packets", counted)
+    index = index_video(path)
+    assert len(packets) in (read, read - 1)  # one is cut off, or empty
+    monkeypatch.setattr("svilm.data.video_index._table", lambda video: [])
+    listed = index_video(path)
+    for each in fields(VideoIndex):
+        assert np.array_equal(getattr(index, each.name), getattr(listed, each.name)), each.name
 
 
 def test_a_file_cut_before_its_first_key_frame(tmp_path: Path) -> None:

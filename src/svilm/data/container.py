@@ -100,7 +100,8 @@ def typed_errors(path: str, seconds: float | None = None) -> Iterator[None]:
 class OpenVideo:
     """An open file and its first video stream that is not a still picture; made by ``open_video``.
 
-    ``trouble`` is the first thing that went wrong while packets were read and decoded, None if nothing did.
+    ``trouble`` is the first thing that went wrong while packets were read and decoded, None if nothing did;
+    ``intra_only`` says whether the codec has key frames only.
     """
 
     def __init__(self, path: str, container: InputContainer) -> None:
@@ -115,7 +116,7 @@ class OpenVideo:
         header = self.codec.extradata if self.codec.name == "h264" else None
         # Bytes that hold the length of each unit of an H.264 packet; 0 for other codecs and raw streams.
         self._length_bytes = (header[4] & 3) + 1 if header and len(header) > 4 and header[0] == 1 else 0
-        self._intra_only = self.codec.codec.intra_only
+        self.intra_only: bool = self.codec.codec.intra_only
 
     @property
     def kind(self) -> str:
@@ -203,7 +204,7 @@ class OpenVideo:
         Not decoding such frames saves up to half the time of H.264, and most of it where every frame stands
         alone.  FFmpeg could skip them itself (skip_frame), but then it no longer reports packets that it cannot decode.
         """
-        if self._intra_only:
+        if self.intra_only:
             return not packet.is_corrupt
         data, at, slices = memoryview(packet), 0, 0
         while self._length_bytes and at + self._length_bytes < len(data):

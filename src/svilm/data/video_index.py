@@ -1,7 +1,7 @@
 """Which frames a video holds and when each is shown; no frame rate is ever trusted.
 
 A frame is known by its number in presentation order.  Where the packets of a file name its frames they are listed
-without decoding; else everything is decoded once.
+without decoding, and where a table in its header names them all without reading them; else everything is decoded once.
 """
 
 import os
@@ -98,13 +98,14 @@ class VideoIndex:
 def index_video(path: str | os.PathLike[str]) -> VideoIndex:
     """List the frames of a video in one pass over its packets, of which only the first is decoded.
 
+    An mp4 or mov where every frame stands alone (Motion JPEG, ProRes) is not gone through: its header says it all.
     Files whose packets do not name the frames (AVI, TS, raw streams, old codecs) are decoded whole.  The
     first video stream that is not cover art counts.  Raises DecodeError for what is not a readable video.
     """
     path = os.path.abspath(os.fspath(path))
     lacking = check_headers(path)
     try:
-        index = _list_frames(path)
+        index = _list_frames(path, complete=lacking is None)
     except DecodeError as error:
         if lacking is None or error.reason not in ("not_a_video", "no_video_stream", "no_frames"):
             raise
@@ -112,20 +113,43 @@ def index_video(path: str | os.PathLike[str]) -> VideoIndex:
     return index if index.damage or not lacking else replace(index, damage=lacking)
 
 
-def _list_frames(path: str) -> VideoIndex:
+_Shown = tuple[int, bool, int]
+"""A frame as its packet names it: time, whether it is a key frame, duration."""
+
+
+def _list_frames(path: str, *, complete: bool) -> VideoIndex:
     with open_video(path) as video:
         _check_count(video, video.stream.frames)
         if video.kind in _TIMED_CONTAINERS and video.codec.name in _TIMED_CODECS:
-            index = _index_by_packets(video)
+            index = _index_by_packets(video, _table(video) if complete else [])
             if index is not None:
                 return index
     with open_video(path) as video:
         return _index_by_decoding(video)
 
 
-def _index_by_packets(video: OpenVideo) -> VideoIndex | None:
-    """The index from the packets' times, or None when these do not name each frame once."""
-    shown: list[tuple[int, bool, int]] = []  # time, whether a key frame, duration
+def _table(video: OpenVideo) -> list[_Shown]:
+    """The frames as the header of an mp4 lists them, [] where it does not name them all and say when each is shown.
+
+    It does only where no frame is predicted from another: it gives the order of decoding.
+    """
+    if video.kind != "mov" or not video.intra_only:
+        return []
+    entries, size = list(video.stream.index_entries), video.container.size
+    there = all(e.size > 0 and e.pos + e.size <= size and not e.is_discard for e in entries)
+    if not (there and len(entries) == video.stream.frames > 0):
+        return []
+    ends = [*(entry.timestamp for entry in entries[1:]), video.stream.duration or 0]
+    shown = [(e.timestamp, e.is_keyframe, end - e.timestamp) for e, end in zip(entries, ends, strict=True)]
+    return shown if shown[-1][2] > 0 else []
+
+
+def _index_by_packets(video: OpenVideo, table: list[_Shown]) -> VideoIndex | None:
+    """The index from the packets' times, or None when these do not name each frame once.
+
+    Packets are read only until one was decoded where ``table`` lists them all, and agrees with those that were read.
+    """
+    shown: list[_Shown] = []
     first_key: int | None = None
     first_frame: VideoFrame | None = None
     tries = 0
@@ -142,6 +166,9 @@ def _index_by_packets(video: OpenVideo) -> VideoIndex | None:
                 tries += 1
         if not packet.is_discard:  # an edit list hides frames that others are predicted from
             shown.append((packet.pts, packet.is_keyframe, packet.duration or 0))
+        if first_frame is not None and table and table[: len(shown)] == shown:
+            shown = table
+            break
     shown.sort()
     pts = np.array([time for time, _, _ in shown], dtype=np.int64)
     key_frames = np.array([key for _, key, _ in shown], dtype=bool)
