@@ -18,7 +18,12 @@ class FakeIndex(Index):
 
     def __init__(self, root: Path, *, window: float = 2.0, can_ground: bool = True, seconds: float = 0.0) -> None:
         self.folder, self.place, self.seconds, self.grounds = root, root, seconds, can_ground
+        self.window, self.stale = window, False
         self.asked: list[str] = []
+        self._look()
+
+    def _look(self) -> None:
+        root = self.place
         videos: dict[str, IndexedVideo] = {}
         failures: dict[str, str] = {}
         self.moments: list[Moment] = []
@@ -31,7 +36,7 @@ class FakeIndex(Index):
             except DecodeError as error:
                 failures[name] = str(error)
                 continue
-            starts = np.arange(0.0, max(found.duration - 0.5 * window, 0.1), window)
+            starts = np.arange(0.0, max(found.duration - 0.5 * self.window, 0.1), self.window)
             ends = [*starts[1:], found.duration]
             self.moments += [Moment(name, float(start), float(end)) for start, end in zip(starts, ends, strict=True)]
             status = path.stat()
@@ -79,6 +84,12 @@ class FakeIndex(Index):
         if video not in self.videos:
             raise KeyError(video)
         return self.root / video
+
+    def refresh(self) -> bool:
+        stale, self.stale = self.stale, False
+        if stale:
+            self._look()
+        return stale
 
     def close(self) -> None:
         pass

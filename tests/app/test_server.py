@@ -2,6 +2,7 @@
 
 import base64
 import io
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from PIL import Image
 from served import get, serving
 
 from svilm.app.server import MOST_RESULTS, create_app
+from svilm.search.records import Moment
 
 
 def _ids(port: int) -> dict[str, str]:
@@ -171,6 +173,61 @@ def test_a_model_that_cannot_be_loaded(drawn: Path, caplog: pytest.LogCaptureFix
         assert answer.status == 500
         assert str(drawn) not in answer.body.decode()
     assert "no model in" in caplog.text
+
+
+def test_what_is_indexed_while_the_page_is_open(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "videos"
+    shutil.copytree(drawn, folder)
+    monkeypatch.setattr("svilm.app.server.LOOK_SECONDS", 0.02)
+    index = FakeIndex(folder)
+    with serving(create_app(index)) as port:
+        before = _ids(port)
+        old = get(port, f"/poster/{before['video7.mp4']}?at=0").body
+        (folder / "video7.mp4").unlink()
+        shutil.copy(folder / "shapes" / "red_circle.mp4", folder / "video7.mp4")
+        (folder / "long.mp4").rename(folder / "longer.mp4")
+        index.stale = True
+        deadline = time.monotonic() + 20
+        while (after := _ids(port)).keys() == before.keys():
+            assert time.monotonic() < deadline, "the page did not notice"
+            time.sleep(0.02)
+        assert after["old.avi"] == before["old.avi"]
+        assert after["video7.mp4"] != before["video7.mp4"]  # no browser shows pictures of what was there before
+        assert get(port, f"/poster/{before['video7.mp4']}?at=0").status == 404
+        new = get(port, f"/poster/{after['video7.mp4']}?at=0").body
+        assert new == get(port, f"/poster/{after['shapes/red_circle.mp4']}?at=0").body != old
+        found = {hit["video"] for hit in get(port, f"/api/search?q=a&k={MOST_RESULTS}").json["hits"]}
+        assert found == set(after)
+
+
+def test_a_hit_that_the_page_does_not_know_yet_is_left_out(drawn: Path) -> None:
+    index = FakeIndex(drawn)
+    with serving(create_app(index)) as port:
+        index.moments.append(Moment("new.mp4", 0.0, 1.0))
+        hits = get(port, f"/api/search?q=a&k={MOST_RESULTS}").json["hits"]
+    assert len(hits) == len(index) - 1
+
+
+def test_an_index_that_cannot_be_read_again_is_told_once(
+    drawn: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("svilm.app.server.LOOK_SECONDS", 0.01)
+    index, tries = FakeIndex(drawn), []
+
+    def refresh() -> bool:
+        tries.append(1)
+        raise ValueError("another index")
+
+    monkeypatch.setattr(index, "refresh", refresh)
+    with serving(create_app(index)) as port:
+        deadline = time.monotonic() + 20
+        while len(tries) < 5:
+            assert time.monotonic() < deadline, "it does not look again"
+            time.sleep(0.02)
+        assert get(port, "/api/search?q=a&k=1").status == 200
+    assert [record.getMessage() for record in caplog.records].count(
+        "the index cannot be read again: another index"
+    ) == 1
 
 
 def test_ideas_that_are_given(drawn: Path) -> None:

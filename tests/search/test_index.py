@@ -1,5 +1,6 @@
 """An index answers in words and by example, draws what it found, and never leaves its folder."""
 
+import shutil
 import threading
 
 import numpy as np
@@ -172,6 +173,32 @@ def test_many_threads_get_the_same_answers(opened, monkeypatch):
         thread.join()
     wanted = (opened.search("a red circle", 5), opened.timeline("a blue square", "scenes.mp4"))
     assert answers == [wanted] * 8 and loaded == [1]
+
+
+def test_an_open_index_takes_in_what_is_indexed_later(opened, videos, model_folder):
+    def index_again(folder=opened.folder, **splitting):
+        splitting = Splitting(**{"shortest": 1.0, "longest": 4.0} | splitting)
+        build_index(videos, folder, str(model_folder), splitting=splitting, workers=0)
+
+    opened.search("a red circle", 1)
+    model = opened._backbone
+    assert not opened.refresh()
+    (videos / "scenes.mp4").rename(videos / "new.mp4")
+    assert not opened.refresh() and len(opened.search("a red circle", 100)) == 7
+    index_again()
+    assert "new.mp4" not in opened.videos
+    assert opened.refresh() and not opened.refresh()
+    assert "new.mp4" in opened.videos and "scenes.mp4" not in opened.videos
+    assert {hit.moment.video for hit in opened.search("a red circle", 100)} == set(opened.videos)
+    assert opened.timeline("a red circle", "new.mp4") and opened._backbone is model
+
+    shutil.rmtree(opened.folder)
+    with pytest.raises(ValueError, match="no longer the index that was opened"):
+        opened.refresh()
+    index_again(longest=2.0)
+    with pytest.raises(ValueError, match="no longer the index that was opened"):
+        opened.refresh()
+    assert opened.search("a red circle", 100)  # it goes on with what it had
 
 
 def test_a_sheet_shows_what_was_found(opened, videos, tmp_path):

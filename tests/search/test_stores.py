@@ -147,6 +147,14 @@ def test_an_open_exact_store_goes_on_while_another_is_updated(tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_a_store_that_was_opened_earlier_finds_what_another_process_added(make):
+    make().update([rows_of("a.mp4", 3, 0)], [])
+    reader = make()
+    changed = {"b.mp4": rows_of("b.mp4", 3, 1), "c.mp4": rows_of("c.mp4", 2, 2)}
+    make().update(list(changed.values()), ["a.mp4"])
+    agree(reader.newest(), changed)
+
+
 def test_a_file_cut_short_is_noticed(tmp_path):
     ExactStore(tmp_path, WIDTH).update([rows_of("a.mp4", 3, 0)], [])
     file = next(tmp_path.glob("vectors-*"))

@@ -21,11 +21,14 @@ MOST_POINTS = 240
 
 
 class Catalogue:
-    """The videos of an index by short ids, so that no path is ever part of an address."""
+    """The videos of an index by short ids, so that no path is ever part of an address.
+
+    An id is that of one content: a file that was indexed again has another.
+    """
 
     def __init__(self, index: Index) -> None:
-        self.index = index
-        self.by_id = {_id_of(video): video for video in index.videos}
+        self.index, self.videos, self.failures = index, index.videos, index.failures
+        self.by_id = {_id_of(video): video for video in self.videos.values()}
 
     @property
     def model_name(self) -> str:
@@ -37,7 +40,7 @@ class Catalogue:
         """The video with this id.  Raises a Refusal (404) for an id that the index does not have."""
         if name not in self.by_id:
             raise Refusal(404, "no such video in this index", "reload the page: the index may have changed")
-        return self.index.videos[self.by_id[name]]
+        return self.by_id[name]
 
     def moment(self, name: str, start: float, end: float) -> Moment:
         """A stretch of the video with this id.  Raises a Refusal where it does not lie in the video."""
@@ -49,7 +52,7 @@ class Catalogue:
 
     def as_json(self, model_state: str, ideas: Sequence[str]) -> dict[str, Any]:
         """What is indexed, what could not be, and how to begin."""
-        videos, failures = self.index.videos, self.index.failures
+        videos, failures = self.videos, self.failures
         return {
             "moments": len(self.index),
             "videos": len(videos),
@@ -67,16 +70,24 @@ class Catalogue:
             "modelState": model_state,
         }
 
-    def hit_json(self, hit: Hit) -> dict[str, Any]:
-        """A hit with all that its card needs."""
-        moment = hit.moment
-        where = {"rank": hit.rank, "score": round(hit.score, 4), "start": moment.start, "end": moment.end}
-        return {**self.video_json(self.index.videos[moment.video]), **where}
+    def hits_json(self, hits: Iterable[Hit]) -> list[dict[str, Any]]:
+        """Hits with all that their cards need; none in videos that were indexed a moment ago and are not known here."""
+        return [
+            {
+                **self.video_json(self.videos[hit.moment.video]),
+                "rank": hit.rank,
+                "score": round(hit.score, 4),
+                "start": hit.moment.start,
+                "end": hit.moment.end,
+            }
+            for hit in hits
+            if hit.moment.video in self.videos
+        ]
 
     def video_json(self, video: IndexedVideo) -> dict[str, Any]:
         """A video's id, name, length and shape."""
         return {
-            "id": _id_of(video.video),
+            "id": _id_of(video),
             "video": video.video,
             "duration": video.duration,
             "width": video.width,
@@ -142,8 +153,9 @@ def points(timeline: Sequence[tuple[Moment, float]]) -> list[tuple[float, float,
     ]
 
 
-def _id_of(video: str) -> str:
-    return hashlib.blake2b(video.encode("utf-8", "surrogateescape"), digest_size=9).hexdigest()
+def _id_of(video: IndexedVideo) -> str:
+    name = f"{video.video}\0{video.size}\0{video.modified}"
+    return hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=9).hexdigest()
 
 
 def _folders(videos: Iterable[str]) -> list[tuple[str, int]]:

@@ -33,6 +33,8 @@ MOST_TIMELINES = 24
 LARGEST_PICTURE = 8 << 20
 """Bytes of a picture to search with."""
 UPLOAD_SECONDS = 20.0
+LOOK_SECONDS = 2.0
+"""From one look at the index, whether it was changed, to the next."""
 PAGE = Path(__file__).with_name("page")
 KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
@@ -56,7 +58,9 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         threading.Thread(target=desk.warm_up, name="svilm-app-model", daemon=True).start()
+        keeping_up = asyncio.create_task(desk.keep_up())
         yield
+        keeping_up.cancel()
         desk.close()
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan, redirect_slashes=False)
@@ -108,6 +112,19 @@ class Desk:
         else:
             self.model_state = "ready"
 
+    async def keep_up(self) -> None:
+        """Show what is indexed while the page is served."""
+        said = ""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                if await asyncio.to_thread(self.index.refresh):
+                    self.catalogue = Catalogue(self.index)
+            except (ValueError, OSError) as error:
+                if said != str(error):
+                    log.error("the index cannot be read again: %s", error)
+                said = str(error)
+
     def close(self) -> None:
         """End the threads."""
         for crew in (self.asking, self.grounding, self.drawing):
@@ -146,11 +163,12 @@ class Desk:
     ) -> Any:
         """The moments nearest to a moment of the index."""
         moment, where = self.catalogue.moment(video, start, end), _filter(folder, shortest, longest)
+        about = self.catalogue.video_json(self.catalogue.video(video))
 
         def work() -> dict[str, Any]:
             path = self._path(moment.video)
             hits = self.index.search_like(path, k + 1, where, start=moment.start, end=moment.end)
-            return {"like": self.catalogue.video_json(self.index.videos[moment.video]), **self._page_of(hits, k)}
+            return {"like": about, **self._page_of(hits, k)}
 
         return await self.asking.do(_readable(work))
 
@@ -197,7 +215,7 @@ class Desk:
             self._path(moment.video)
             return json.dumps(pictures.heat_film(self.index.ground(moment, noun)).as_json()).encode()
 
-        key = ("heat", moment, noun)
+        key = ("heat", video, moment, noun)
         data = await self.films.get(key, lambda: self.grounding.do(_readable(work)))
         return Response(data, media_type="application/json", headers={"Cache-Control": "private, max-age=600"})
 
@@ -208,13 +226,13 @@ class Desk:
         def work() -> bytes:
             return json.dumps(pictures.moment_film(self._path(moment.video), start, end).as_json()).encode()
 
-        data = await self.films.get(("film", moment), lambda: self.drawing.do(_readable(work)))
+        data = await self.films.get(("film", video, moment), lambda: self.drawing.do(_readable(work)))
         return Response(data, media_type="application/json", headers={"Cache-Control": "private, max-age=600"})
 
     async def poster(self, video: str, at: Second = 0.0) -> Any:
         """The frame of a video at a second."""
         path = self.catalogue.video(video).video
-        key = (path, round(at, 2))
+        key = (video, round(at, 2))
         data = await self.stills.get(
             key, lambda: self.drawing.do(_readable(lambda: pictures.poster(self._path(path), at)))
         )
@@ -226,7 +244,7 @@ class Desk:
         return MediaResponse(self.index.root, await asyncio.to_thread(self._path, path))
 
     def _page_of(self, hits: list[Hit], k: int) -> dict[str, Any]:
-        return {"hits": [self.catalogue.hit_json(hit) for hit in hits[:k]], "more": len(hits) > k < MOST_RESULTS}
+        return {"hits": self.catalogue.hits_json(hits[:k]), "more": len(hits) > k < MOST_RESULTS}
 
     def _path(self, video: str) -> Path:
         """The real file of a video.  Raises a Refusal (410) where it is gone, another, or out of the folder by now."""

@@ -104,6 +104,10 @@ class ExactStore:
         """Moments in all."""
         return len(self._vectors)
 
+    def newest(self) -> "ExactStore":
+        """Opened once more, since this one keeps the files that it has mapped."""
+        return ExactStore(self.folder, self.width)
+
     def close(self) -> None:
         """Nothing to do: the files close with the object."""
 

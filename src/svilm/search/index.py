@@ -11,7 +11,7 @@ import numpy as np
 
 from svilm.data.files import examine
 from svilm.data.nouns import noun_phrases
-from svilm.search.ledger import About, Failure, read_about, read_videos
+from svilm.search.ledger import About, Failure, read_about, read_videos, stamp_of_videos
 from svilm.search.records import Filter, Hit, IndexedVideo, Moment
 from svilm.search.store import Store, Vector
 from svilm.search.stores import open_store
@@ -41,16 +41,16 @@ class Index:
         if about is None:
             raise ValueError(f"{folder} is no index; make one with `svilm index VIDEOS --model MODEL --to {folder}`")
         self._about: About = about
-        known = read_videos(self.folder)
-        self.videos: Mapping[str, IndexedVideo] = {k: v for k, v in known.items() if isinstance(v, IndexedVideo)}
+        self.videos: Mapping[str, IndexedVideo] = {}
         """By path from the root, with slashes."""
-        self.failures: Mapping[str, str] = {k: v.reason for k, v in known.items() if isinstance(v, Failure)}
+        self.failures: Mapping[str, str] = {}
         """Files that could not be indexed, and why."""
         self.model_name = model or about.model
         self._device, self._lock = device, Lock()
         self._backbone: Backbone | None = None
         self._texts: dict[str, Vector] = {}
         self._store: Store = open_store(about.store, self.folder, about.width, about.id)
+        self._read_videos()
 
     @property
     def root(self) -> Path:
@@ -132,6 +132,21 @@ class Index:
             raise ValueError(f"{video}: {found.message}; index {self.root} again")
         return self.root / video
 
+    def refresh(self) -> bool:
+        """Take in what `svilm index` has changed since, and say whether it has; the model stays loaded.
+
+        Searches that are under way end with what they began with.  Raises ValueError where another index has taken the
+        place of this one.
+        """
+        if stamp_of_videos(self.folder) == self._stamp:
+            return False
+        about = read_about(self.folder)
+        if about is None or about.id != self._about.id or self._about.differs(about):
+            raise ValueError(f"{self.folder} is no longer the index that was opened; open it again")
+        self._store = self._store.newest()
+        self._read_videos()
+        return True
+
     def close(self) -> None:
         """Let go of files, connections and the model."""
         self._store.close()
@@ -144,6 +159,12 @@ class Index:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _read_videos(self) -> None:
+        self._stamp = stamp_of_videos(self.folder)  # before they are read, so that a later change is seen
+        known = read_videos(self.folder)
+        self.videos = {k: v for k, v in known.items() if isinstance(v, IndexedVideo)}
+        self.failures = {k: v.reason for k, v in known.items() if isinstance(v, Failure)}
 
     def _encode_text(self, query: str) -> Vector:
         query = _cleaned(query)

@@ -37,7 +37,7 @@ class LanceStore:
     """
 
     def __init__(self, folder: Path, width: int, approximate_from: int = APPROXIMATE_FROM) -> None:
-        self.width, self.approximate_from = width, approximate_from
+        self.folder, self.width, self.approximate_from = folder, width, approximate_from
         self._database: Any = library().connect(str(folder))
         if not (folder / f"{_TABLE}.lance").is_dir():
             self._database.create_table(_TABLE, schema=self._schema(), exist_ok=True)
@@ -83,6 +83,10 @@ class LanceStore:
     def count(self) -> int:
         """Moments in all."""
         return int(self._table.count_rows())
+
+    def newest(self) -> "LanceStore":
+        """Opened once more, since this one keeps the version of the table that it has read."""
+        return LanceStore(self.folder, self.width, self.approximate_from)
 
     def close(self) -> None:
         """Let go of the table."""

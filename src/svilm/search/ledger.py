@@ -100,6 +100,15 @@ def read_videos(folder: Path) -> dict[str, Known]:
     return known
 
 
+def stamp_of_videos(folder: Path) -> tuple[int, ...]:
+    """Something that is another when the videos of an index were written again; () where none were."""
+    try:
+        status = os.stat(folder / VIDEOS)
+    except FileNotFoundError:
+        return ()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def write_videos(folder: Path, known: Mapping[str, Known]) -> None:
     """Write videos.jsonl in order of names, whole or not at all."""
     _write(folder / VIDEOS, "".join(json.dumps(asdict(known[video])) + "\n" for video in sorted(known)))

@@ -47,6 +47,10 @@ class Store(Protocol):
         """Moments in all."""
         ...
 
+    def newest(self) -> "Store":
+        """The store as another process has left it by now; this one may go on with what it was opened on."""
+        ...
+
     def close(self) -> None:
         """Let go of files and connections."""
         ...
