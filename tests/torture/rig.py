@@ -87,6 +87,14 @@ def undisturbed(toy: Toy) -> Wanted:
     return Wanted(toy, time.monotonic() - begun)
 
 
+def undisturbed_on_two_ranks(toy: Toy) -> Wanted:
+    """Run it in two processes."""
+    toy = replace(toy, folder=str(Path(toy.folder).with_name("undisturbed")))
+    codes = [ended(process) for process in started_on_two_ranks(toy)]
+    assert not any(codes), tail(toy)
+    return Wanted(toy, 0.0)
+
+
 @cache
 def processes() -> Any:
     """Processes that have imported everything before they begin."""

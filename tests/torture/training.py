@@ -32,7 +32,6 @@ from torture.child import (
 from torture.frame import Check, Outcome, Plan, first
 from torture.rig import (
     PLACES,
-    Wanted,
     await_place,
     end_of,
     ended,
@@ -58,6 +57,7 @@ from torture.rig import (
     traces_of,
     trouble_of,
     undisturbed,
+    undisturbed_on_two_ranks,
     wait_for,
 )
 
@@ -248,14 +248,10 @@ def damaged(plan: Plan) -> Outcome:
 
 
 def ranks(plan: Plan) -> Outcome:
-    """Ranks that are killed start again under torchrun, and the run ends as one that was left alone."""
+    """Ranks that are killed start again, all save when torchrun gets SIGTERM, and the run ends as one left alone."""
     toy = replace(new_toy(plan), pause=0.1)
-    straight = replace(toy, folder=str(plan.folder / "undisturbed"))
-    codes = [ended(process) for process in started_on_two_ranks(straight)]
-    if any(codes):
-        return Outcome("", (f"exit codes {codes} without any kill: {tail(straight)}",))
-    wanted, rng, kills, runs, problems = Wanted(straight, 0.0), random.Random(f"ranks {plan.seed}"), 0, 0, list[str]()
-    total = plan.number(10, 1)
+    wanted, rng = undisturbed_on_two_ranks(toy), random.Random(f"ranks {plan.seed}")
+    kills, stops, runs, total, problems = 0, 0, 0, plan.number(10, 1), list[str]()
     while kills < total:
         victim = replace(toy, folder=str(plan.folder / f"run {runs}"))
         runs += 1
@@ -266,11 +262,20 @@ def ranks(plan: Plan) -> Outcome:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(pid), signal.SIGKILL)
                     kills += 1
+            if steps_went_on(victim, process):
+                process.terminate()
+                ended(process)
+                stops += 1
+                newest = Checkpoints(Path(victim.folder) / "checkpoints").latest()
+                saved, done = None if newest is None else verify(newest), read_metrics(Path(victim.folder))[-1]["step"]
+                problems += [] if saved == done else [f"stop {stops}: saved {saved}, done {done}; {tail(victim)}"]
+        with torchrun(victim) as process:
             code = ended(process)
         problems += [f"exit code {code}: {tail(victim)}"] if code else wanted.differences(victim, f"run {runs}")
         if code != 0:
             break
-    return Outcome(f"{kills} ranks killed in {runs} runs of 2 ranks; {len(problems)} bad ends", first(problems))
+    words = f"{kills} ranks killed and {stops} torchruns stopped in {runs} runs of 2 ranks"
+    return Outcome(f"{words}; {len(problems)} bad ends", first(problems))
 
 
 def uneven_ranks(plan: Plan) -> Outcome:
