@@ -56,16 +56,16 @@ class FakeIndex(Index):
     def __len__(self) -> int:
         return len(self.moments)
 
-    def search(self, query: str, k: int = 10, where: Filter = EVERYWHERE) -> list[Hit]:
-        self.asked.append(query)
+    def search(self, query: Any, k: int = 10, where: Filter = EVERYWHERE) -> list[Hit]:
+        self.asked += [query] if isinstance(query, str) else []
         time.sleep(self.seconds)
         return self._best(query, k, where)
 
-    def search_like(self, example: Any, k: int = 10, where: Filter = EVERYWHERE, **span: Any) -> list[Hit]:
+    def encode_like(self, example: Any, **span: Any) -> Any:
         self.asked.append(f"like {getattr(example, 'shape', example)} {span}")
-        return self._best(str(span), k, where)
+        return np.array([*span.values(), 1.0])
 
-    def timeline(self, query: str, video: str) -> list[tuple[Moment, float]]:
+    def timeline(self, query: Any, video: str) -> list[tuple[Moment, float]]:
         return [(moment, self._score(query, moment)) for moment in self.moments if moment.video == video]
 
     def nouns(self, query: str) -> tuple[str, ...]:
@@ -94,11 +94,11 @@ class FakeIndex(Index):
     def close(self) -> None:
         pass
 
-    def _best(self, query: str, k: int, where: Filter) -> list[Hit]:
+    def _best(self, query: Any, k: int, where: Filter) -> list[Hit]:
         inside = [moment for moment in self.moments if where.admits(moment)]
         best = sorted(inside, key=lambda moment: -self._score(query, moment))[:k]
         return [Hit(rank, self._score(query, moment), moment) for rank, moment in enumerate(best, start=1)]
 
-    def _score(self, query: str, moment: Moment) -> float:
+    def _score(self, query: Any, moment: Moment) -> float:
         seed = sum(map(ord, f"{query}{moment.video}{moment.start:.1f}"))
         return float(np.random.default_rng(seed).uniform(-0.1, 0.5))

@@ -235,11 +235,14 @@ def test_more_like_a_moment_and_like_a_picture(page: Any, address: str, tmp_path
     page.wait_for_selector("text=Moments like")
     assert "like=" in page.url
     page.wait_for_selector(".card:not(.skeleton)")
+    drawn = ".card .timeline .bars[d^=M]"
+    page.wait_for_selector(drawn, state="attached")
     page.reload()
     page.wait_for_selector(".card:not(.skeleton)")
     Image.new("RGB", (80, 60), "red").save(tmp_path / "red.png")
     page.set_input_files("#file", tmp_path / "red.png")
     page.wait_for_selector("text=Moments like this picture")
+    page.wait_for_selector(drawn, state="attached")
     page.click("#example-off")
     page.wait_for_selector("#starts img")
 

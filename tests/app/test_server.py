@@ -136,13 +136,16 @@ def test_like_a_moment(port: int, index: FakeIndex) -> None:
     assert said["like"]["video"] == "long.mp4"
     assert len(said["hits"]) == 2
     assert index.asked[-1] == f"like {index.root / 'long.mp4'} {{'start': 1.0, 'end': 3.0}}"
+    assert set(said["timelines"]) == {hit["id"] for hit in said["hits"]}
+    scores = {start: score for start, _, score in said["timelines"][said["hits"][0]["id"]]}
+    assert scores[said["hits"][0]["start"]] == said["hits"][0]["score"]
 
 
 def test_like_a_picture(port: int, index: FakeIndex) -> None:
     out = io.BytesIO()
     Image.new("P", (1000, 500)).save(out, format="png")
     answer = get(port, "/api/picture?k=2", {"Content-Type": "image/png"}, method="POST", body=out.getvalue())
-    assert len(answer.json["hits"]) == 2
+    assert len(answer.json["hits"]) == 2 and answer.json["timelines"]
     assert index.asked[-1] == "like (1, 320, 640, 3) {}"
 
 

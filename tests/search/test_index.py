@@ -69,6 +69,9 @@ def test_examples_find_themselves(opened, videos, tmp_path):
     frames = read_frames(index_video(path), [30] * 4)
     by_frames = opened.search_like(frames, 1)[0]
     assert by_frames.moment == like.moment and by_frames.score > 0.9
+    vector = opened.encode_like(path, start=2.5, end=6.0)
+    assert opened.search(vector, 1) == [like]
+    assert opened.timeline(vector, "scenes.mp4")[1] == (like.moment, pytest.approx(like.score, abs=1e-6))
     Image.fromarray(frames[0]).save(tmp_path / "frame.png")
     assert opened.search_like(tmp_path / "frame.png", 1)[0].moment == like.moment
     with pytest.raises(ValueError, match="not a picture"):

@@ -22,6 +22,7 @@ from svilm.app.media import MediaResponse
 from svilm.app.refusal import Refusal, gone
 from svilm.search.index import Index
 from svilm.search.records import Filter, Hit
+from svilm.search.store import Vector
 
 T = TypeVar("T")
 
@@ -167,8 +168,8 @@ class Desk:
 
         def work() -> dict[str, Any]:
             path = self._path(moment.video)
-            hits = self.index.search_like(path, k + 1, where, start=moment.start, end=moment.end)
-            return {"like": about, **self._page_of(hits, k)}
+            vector = self.index.encode_like(path, start=moment.start, end=moment.end)
+            return {"like": about, **self._page_like(vector, k, where)}
 
         return await self.asking.do(_readable(work))
 
@@ -185,7 +186,7 @@ class Desk:
         data = await _body(request)
 
         def work() -> dict[str, Any]:
-            return self._page_of(self.index.search_like(pictures.query_picture(data), k + 1, where), k)
+            return self._page_like(self.index.encode_like(pictures.query_picture(data)), k, where)
 
         return await self.asking.do(work)
 
@@ -245,6 +246,13 @@ class Desk:
 
     def _page_of(self, hits: list[Hit], k: int) -> dict[str, Any]:
         return {"hits": self.catalogue.hits_json(hits[:k]), "more": len(hits) > k < MOST_RESULTS}
+
+    def _page_like(self, vector: Vector, k: int, where: Filter) -> dict[str, Any]:
+        """With the time lines of what was found, since nobody can ask for them by an example later."""
+        page = self._page_of(self.index.search(vector, k + 1, where), k)
+        videos = {hit["id"]: hit["video"] for hit in page["hits"]}
+        some = list(videos.items())[:MOST_TIMELINES]
+        return {**page, "timelines": {name: points(self.index.timeline(vector, video)) for name, video in some}}
 
     def _path(self, video: str) -> Path:
         """The real file of a video.  Raises a Refusal (410) where it is gone, another, or out of the folder by now."""

@@ -68,12 +68,13 @@ class Index:
     def __repr__(self) -> str:
         return f"Index({str(self.folder)!r}: {len(self)} moments of {len(self.videos)} videos, {self.model_name})"
 
-    def search(self, query: str, k: int = 10, where: Filter = EVERYWHERE) -> list[Hit]:
-        """The ``k`` moments nearest to a description, the best first.
+    def search(self, query: "str | Vector", k: int = 10, where: Filter = EVERYWHERE) -> list[Hit]:
+        """The ``k`` moments nearest to a description, or to a vector of ``encode_like``, the best first.
 
         Raises ValueError for an empty or overlong query, or ``k`` out of range.
         """
-        return self._store.search(self._encode_text(query), _checked(k), where)
+        k = _checked(k)
+        return self._store.search(self._vector(query), k, where)
 
     def search_like(
         self,
@@ -84,25 +85,34 @@ class Index:
         start: float | None = None,
         end: float | None = None,
     ) -> list[Hit]:
-        """The ``k`` moments nearest to a picture, a video (from ``start`` to ``end`` seconds), or RGB frames.
+        """The ``k`` moments nearest to an example, as ``encode_like`` takes it."""
+        k = _checked(k)
+        return self.search(self.encode_like(example, start=start, end=end), k, where)
+
+    def encode_like(
+        self, example: str | Path | np.ndarray, *, start: float | None = None, end: float | None = None
+    ) -> Vector:
+        """The unit vector of a picture, a video (from ``start`` to ``end`` seconds), or RGB frames, to search with.
 
         Frames are uint8 (T, H, W, 3), a picture is seen as a video that stands still.  Raises ValueError or
         DecodeError for what cannot be read.
         """
         from svilm.search.examples import read_example
 
-        k = _checked(k)
         with self._lock:
             backbone = self._model()
             clip = read_example(example, backbone.watching.sampling, start, end)
-            vector = backbone.encode(clip[None]).vectors[0].numpy()
-        return self._store.search(vector, k, where)
+            vector: Vector = backbone.encode(clip[None]).vectors[0].numpy()
+        return vector
 
-    def timeline(self, query: str, video: str) -> list[tuple[Moment, float]]:
-        """All moments of a video in order of time, each with its cosine.  Raises KeyError for an unknown video."""
+    def timeline(self, query: "str | Vector", video: str) -> list[tuple[Moment, float]]:
+        """All moments of a video in order of time, each with its cosine to a description or a vector.
+
+        Raises KeyError for an unknown video.
+        """
         self.videos[video]
         rows = self._store.of(video)
-        cosines = (rows.vectors @ self._encode_text(query)).clip(-1.0, 1.0)
+        cosines = (rows.vectors @ self._vector(query)).clip(-1.0, 1.0)
         moments = [Moment(video, start, end) for start, end in rows.bounds.tolist()]
         return list(zip(moments, cosines.tolist(), strict=True))
 
@@ -166,7 +176,9 @@ class Index:
         self.videos = {k: v for k, v in known.items() if isinstance(v, IndexedVideo)}
         self.failures = {k: v.reason for k, v in known.items() if isinstance(v, Failure)}
 
-    def _encode_text(self, query: str) -> Vector:
+    def _vector(self, query: "str | Vector") -> Vector:
+        if not isinstance(query, str):
+            return query
         query = _cleaned(query)
         with self._lock:
             if query not in self._texts:

@@ -88,7 +88,8 @@ async function render() {
     clearTimeout(slow);
   }
   showAnswer(state);
-  if (state.q) drawLines(state, signal);
+  if (answer.timelines) addLines(answer.timelines);
+  else drawLines(state, signal);
 }
 
 function find({ q, like, folder, shortest, longest, k }, signal) {
@@ -106,16 +107,20 @@ async function drawLines({ q }, signal) {
   try {
     for (let first = 0; first < videos.length; first += TIMELINES) {
       const points = await ask(`/api/timelines?${query({ q, video: videos.slice(first, first + TIMELINES) })}`, { signal });
-      Object.assign(lines.points, points);
-      const scores = Object.values(lines.points).flatMap((each) => each.map(([, , score]) => score));
-      lines.low = Math.min(...scores);
-      lines.high = Math.max(...scores, lines.low + 0.02);
-      cards.draw(lines);
-      if (theatre.dialog.open) theatre.draw();
+      addLines(points);
     }
   } catch (trouble) {
     if (trouble.name !== "AbortError") console.warn(trouble.message); // results without time lines are still results
   }
+}
+
+function addLines(points) {
+  Object.assign(lines.points, points);
+  const scores = Object.values(lines.points).flatMap((each) => each.map(([, , score]) => score));
+  lines.low = Math.min(...scores);
+  lines.high = Math.max(...scores, lines.low + 0.02);
+  cards.draw(lines);
+  if (theatre.dialog.open) theatre.draw();
 }
 
 // Showing
