@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from make_videos import read_numbers, set_display_matrix, write_video
 
 from svilm.data import cut, pack
+from svilm.data.container import OpenVideo
 from svilm.data.cut import H264, Job, Mjpeg, Packing, Piece, cut_out, even_size, frames_between
 from svilm.data.decode import VideoIndex, index_video, read_frames, stream_frames
 from svilm.data.manifest import Entry, Header, LabelledBox, Manifest, ManifestError, Segment, hold_out, write_manifest
@@ -228,6 +229,19 @@ def test_the_whole_way(videos: Path, tmp_path: Path) -> None:
 
 def digests(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_a_clip_in_a_shard_is_listed_from_its_header(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = pack.pack(dataset(tmp_path, some_entries()[1:2], videos), tmp_path / "packed", workers=0)
+    [entry] = new = Manifest(packed.manifest)
+    shown = index_video(videos / "b.mkv").seconds
+    read: list[Any] = []
+    packets = OpenVideo.packets
+    monkeypatch.setattr(OpenVideo, "packets", lambda self: (read.append(p) or p for p in packets(self)))
+    assert index_video(new.path_of(entry)).seconds == pytest.approx(shown, abs=1e-6)
+    assert len(read) == 1 < len(shown)
 
 
 @pytest.mark.parametrize("codec", [Mjpeg(), SMALL.codec], ids=str)

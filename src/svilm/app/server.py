@@ -121,7 +121,7 @@ class Desk:
             try:
                 if await asyncio.to_thread(self.index.refresh):
                     self.catalogue = Catalogue(self.index)
-            except (ValueError, OSError) as error:
+            except Exception as error:  # noqa: BLE001  # what was read before is still shown
                 if said != str(error):
                     log.error("the index cannot be read again: %s", error)
                 said = str(error)

@@ -49,8 +49,9 @@ class Index:
         self._device, self._lock = device, Lock()
         self._backbone: Backbone | None = None
         self._texts: dict[str, Vector] = {}
+        stamp = stamp_of_videos(self.folder)  # before anything is read, so that a later change is seen
         self._store: Store = open_store(about.store, self.folder, about.width, about.id)
-        self._read_videos()
+        self._read_videos(stamp)
 
     @property
     def root(self) -> Path:
@@ -148,13 +149,14 @@ class Index:
         Searches that are under way end with what they began with.  Raises ValueError where another index has taken the
         place of this one.
         """
-        if stamp_of_videos(self.folder) == self._stamp:
+        stamp = stamp_of_videos(self.folder)
+        if stamp == self._stamp:
             return False
         about = read_about(self.folder)
         if about is None or about.id != self._about.id or self._about.differs(about):
             raise ValueError(f"{self.folder} is no longer the index that was opened; open it again")
         self._store = self._store.newest()
-        self._read_videos()
+        self._read_videos(stamp)
         return True
 
     def close(self) -> None:
@@ -170,9 +172,8 @@ class Index:
     ) -> None:
         self.close()
 
-    def _read_videos(self) -> None:
-        self._stamp = stamp_of_videos(self.folder)  # before they are read, so that a later change is seen
-        known = read_videos(self.folder)
+    def _read_videos(self, stamp: tuple[int, ...]) -> None:
+        known, self._stamp = read_videos(self.folder), stamp
         self.videos = {k: v for k, v in known.items() if isinstance(v, IndexedVideo)}
         self.failures = {k: v.reason for k, v in known.items() if isinstance(v, Failure)}
 
