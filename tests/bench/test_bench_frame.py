@@ -30,13 +30,26 @@ def test_times_stay_with_their_work_whatever_the_order(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
     works = [lambda seconds=seconds: now.__setitem__(0, now[0] + seconds) for seconds in (1.0, 2.0, 4.0)]
-    assert seconds_of(works, 5) == [1.0, 2.0, 4.0]
+    assert seconds_of(works, 5) == pytest.approx([1.0, 2.0, 4.0])
+
+
+def test_a_machine_that_gets_slower_is_no_ones_fault(monkeypatch):
+    now, done = [0.0], [0]
+
+    def work(seconds):
+        # Twice as slow from the middle of the third counted round on.
+        now[0] += seconds * (1 if done[0] < 3 * 3 + 1 else 2)
+        done[0] += 1
+
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    found = seconds_of([lambda s=s: work(s) for s in (1.0, 2.0, 4.0)], 5)
+    assert [each / found[0] for each in found] == pytest.approx([1.0, 2.0, 4.0])
 
 
 def test_the_median_is_taken(monkeypatch):
     ticks = iter([0.0, 100.0, 0.0, 1.0, 0.0, 9.0, 0.0, 2.0])  # the first, counted out, then 1, 9 and 2 seconds
     monkeypatch.setattr("time.perf_counter", lambda: next(ticks))
-    assert seconds_of([lambda: None], 3) == [2]
+    assert seconds_of([lambda: None], 3) == pytest.approx([2])
 
 
 def test_json_has_the_five_figures_and_a_note_where_there_is_one():

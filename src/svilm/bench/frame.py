@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from operator import truediv
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,9 @@ def seconds_of(
 ) -> list[float]:
     """Median seconds of each of ``works``, which take turns; a first round of all warms up and is not counted.
 
-    Each round has another order: what a work leaves in caches and memory would always meet the same one.
+    Each round has another order: what a work leaves in caches and memory would always meet the same one.  Times are
+    held against the geometric mean of their round before medians are taken: where the machine gets slower for some
+    rounds, all works do, and two of them are apart by the median of their ratios.
     """
     times: list[list[float]] = [[] for _ in works]
     turns, shuffle = list(range(len(works))), random.Random(0).shuffle
@@ -82,9 +85,11 @@ def seconds_of(
             begun = time.perf_counter()
             works[turn]()
             wait_for(device)
-            times[turn].append(time.perf_counter() - begun)
+            times[turn].append(max(time.perf_counter() - begun, 1e-9))
         shuffle(turns)
-    return [statistics.median(spent[warm:]) for spent in times]
+    rounds = [statistics.geometric_mean(spent) for spent in zip(*times, strict=True)][warm:]
+    usual = statistics.median(rounds)
+    return [usual * statistics.median(map(truediv, spent[warm:], rounds)) for spent in times]
 
 
 def compare(

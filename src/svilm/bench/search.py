@@ -17,7 +17,7 @@ from svilm.search.store import Rows, Store, Vectors
 WIDTH = 256
 MOMENTS = 100
 """Of a video."""
-QUERIES = 100
+QUERIES = 50
 K = 10
 SCENES = 2000
 """Centres that the vectors lie around, as those of real videos do: evenly spread ones have no neighbours to find."""
