@@ -24,8 +24,8 @@ SCENES = 2000
 
 
 def rows(how: How) -> Iterator[Row]:
-    """100,000 moments of 256 numbers in 1,000 videos, ten of them wanted; recall, seconds and bytes."""
-    videos = 20 if how.quick else 1000
+    """50,000 moments of 256 numbers in 500 videos, ten of them wanted; recall, seconds and bytes."""
+    videos = 20 if how.quick else 500
     vectors, queries = _scenes(videos * MOMENTS), _scenes(QUERIES, seed=1)
     bounds = np.stack([np.arange(MOMENTS) * 2.0, np.arange(MOMENTS) * 2.0 + 2], axis=1)
     added = [
