@@ -250,7 +250,7 @@ class Desk:
     def _page_like(self, vector: Vector, k: int, where: Filter) -> dict[str, Any]:
         """With the time lines of what was found, since nobody can ask for them by an example later."""
         page = self._page_of(self.index.search(vector, k + 1, where), k)
-        videos = {hit["id"]: hit["video"] for hit in page["hits"]}
+        videos = {hit["id"]: hit["video"] for hit in page["hits"] if hit["video"] in self.index.videos}
         some = list(videos.items())[:MOST_TIMELINES]
         return {**page, "timelines": {name: points(self.index.timeline(vector, video)) for name, video in some}}
 
