@@ -117,6 +117,7 @@ async function drawLines({ q }, signal) {
 function addLines(points) {
   Object.assign(lines.points, points);
   const scores = Object.values(lines.points).flatMap((each) => each.map(([, , score]) => score));
+  if (!scores.length) return;
   lines.low = Math.min(...scores);
   lines.high = Math.max(...scores, lines.low + 0.02);
   cards.draw(lines);
