@@ -49,7 +49,7 @@ format: $(READY)  ## put the sources in order
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY)  ## time and memory of our parts against peers (15 minutes; PEERS=DIR with clones of other projects)
+bench: $(READY)  ## time and memory of our parts against peers (below 15 minutes; PEERS=DIR with clones of other projects)
 	$(BIN)/svilm bench --pictures benchmarks/pictures --json benchmarks/latest.json $(if $(PEERS),--peers $(PEERS))
 
 sizes: $(READY)  ## the ten longest files and functions

@@ -5,6 +5,7 @@ work in the same process, so that a busy machine hurts both alike.
 """
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from importlib import import_module
 
 from svilm.bench.frame import How, Row, not_measured
@@ -32,7 +33,8 @@ def measure(names: Sequence[str], how: How) -> Iterator[Row]:
     """The rows of the subjects called ``names``, or of all, one by one as they are measured.
 
     A subject that lacks something to run (a library, a peer's code, a device) yields rows that say so; one that
-    fails with a missing import becomes such a row itself.  Raises ValueError for a name that is no subject.
+    fails with a missing import, or one of whose processes is killed, becomes such a row itself.  Raises ValueError
+    for a name that is no subject.
     """
     unknown = [name for name in names if name not in SUBJECTS]
     if unknown:
@@ -42,3 +44,5 @@ def measure(names: Sequence[str], how: How) -> Iterator[Row]:
             yield from import_module(f"svilm.bench.{name}").rows(how)
         except ImportError as error:
             yield not_measured(name, str(error))
+        except BrokenProcessPool:
+            yield not_measured(name, "a process that measured it was killed, perhaps for want of memory")

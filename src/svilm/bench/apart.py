@@ -2,23 +2,27 @@
 
 import ctypes
 import math
-import multiprocessing
 import re
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
+T = TypeVar("T")
 Make = Callable[..., Callable[[], object]]
 Arguments = tuple[Any, ...]
 M_MMAP_THRESHOLD = -3
 """Of mallopt(3)."""
 PAGE = 1 / 256
 """Megabytes; the least that can be seen."""
+ENOUGH = 2.0
+"""Seconds after which a work that was called twice is not called again."""
 WHY_NOT = "peak memory of a process is read from Linux's /proc"
 
 
@@ -54,11 +58,10 @@ def cost(make: Make, arguments: Arguments, first: Arguments) -> Cost:
 def costs(make: Make, sizes: Sequence[Arguments], repetitions: int = 1) -> list[Cost]:
     """What a call of each ``make(*arguments)`` takes, one after the other in a fresh process.
 
-    With several ``repetitions`` the seconds are their median, the first one left out.  ``make`` is a function of a
-    module, and the arguments can be pickled.  Only where `can_measure` says so.
+    With several ``repetitions`` the seconds are their median, the first one left out; what takes long is repeated
+    once.  ``make`` is a function of a module, and the arguments can be pickled.  Only where `can_measure` says so.
     """
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_costs, (make, sizes, repetitions, torch.get_num_threads()))
+    return each(_costs, [(make, sizes, repetitions, torch.get_num_threads())])[0]
 
 
 def held(make: Callable[..., object], arguments: Arguments, first: Arguments) -> Cost:
@@ -67,8 +70,16 @@ def held(make: Callable[..., object], arguments: Arguments, first: Arguments) ->
     A call with ``first``, something small, comes before it.  Pages of mapped files do not count: all processes share
     them, and the system may take them back.  Only where `can_measure` says so.
     """
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_held, (make, arguments, first))
+    return each(_held, [(make, arguments, first)])[0]
+
+
+def each(function: Callable[..., T], calls: Sequence[Arguments]) -> list[T]:
+    """What a function of a module returns for each of these arguments, in fresh processes side by side, one for each.
+
+    Raises BrokenProcessPool where one of them ends before its time, as it does when it has no more memory.
+    """
+    with ProcessPoolExecutor(len(calls), get_context("spawn")) as pool:
+        return [done.result() for done in [pool.submit(function, *arguments) for arguments in calls]]
 
 
 def _held(make: Callable[..., object], arguments: Arguments, first: Arguments) -> Cost:
@@ -91,8 +102,10 @@ def _costs(make: Make, sizes: Sequence[Arguments], repetitions: int, threads: in
 def _cost(work: Callable[[], object], repetitions: int) -> Cost:
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     before = _megabytes("VmRSS")
-    seconds = []
-    for _ in range(repetitions):
+    seconds: list[float] = []
+    for number in range(repetitions):
+        if number >= 2 and sum(seconds) > ENOUGH:
+            break
         begun = time.perf_counter()
         work()
         seconds.append(time.perf_counter() - begun)

@@ -29,10 +29,10 @@ def rows(how: How) -> Iterator[Row]:
         folder = Path(name)
         for width, height, gop in SIZES[:1] if how.quick else SIZES:
             path = film(folder / f"{width}.mp4", width, height, gop, 2 if how.quick else SECONDS)
-            yield from _readers(path, f"32 frames of a clip of {width}x{height}", how.repetitions)
+            yield from _readers(path, f"32 frames of a clip of {width}x{height}", how)
 
 
-def _readers(path: Path, name: str, repetitions: int) -> Iterator[Row]:
+def _readers(path: Path, name: str, how: How) -> Iterator[Row]:
     """Ours beside each other library, all with one thread, all from an unopened file."""
     peers: dict[str, Reader] = {"sequential PyAV": _sequential}
     missing: dict[str, str] = {}
@@ -43,7 +43,7 @@ def _readers(path: Path, name: str, repetitions: int) -> Iterator[Row]:
         except (ImportError, OSError, RuntimeError) as error:  # torchcodec says so where it finds no FFmpeg
             peers.pop(title, None)
             missing[title] = str(error).partition("\n")[0]
-    ours, *theirs = seconds_of([lambda: _ours(path), *((lambda r=r: r(path)) for r in peers.values())], repetitions)
+    ours, *theirs = seconds_of([lambda: _ours(path), *((lambda r=r: r(path)) for r in peers.values())], how)
     for title, seconds in zip(peers, theirs, strict=True):
         yield lower(f"{name}, against {title}", ours, seconds, "s")
     for title, why in missing.items():

@@ -63,8 +63,8 @@ class Shape:
 
 
 QUICK = Shape(1, 4, 32, 32, 2, 2, 4)
-SHAPES = (Shape.of("tiny", 16), Shape.of("small", 2), Shape.of("base", 1, frames=8))
-"""The encoders that we train; `base` on a quarter of its frames."""
+SHAPES = (Shape.of("tiny", 64), Shape.of("small", 2), Shape.of("base", 1, frames=8))
+"""The encoders that we train: `tiny` on its recipe's batch, `base` on a quarter of its frames."""
 
 
 def rows(how: How) -> Iterator[Row]:
@@ -88,9 +88,7 @@ def _blocks(shape: Shape, how: How) -> Iterator[Row]:
     }
     for peer, (activation, layer) in peers.items():
         ours = Block(s.width, s.heads, 4.0, activation, 1e-6)
-        mine, theirs = seconds_of(
-            [_step(_forward(each, x)) for each in (ours, layer)], 1 if how.quick else how.repetitions
-        )
+        mine, theirs = seconds_of([_step(_forward(each, x)) for each in (ours, layer)], how)
         yield lower(f"{name} {peer}", mine, theirs, "s")
 
 
@@ -127,8 +125,7 @@ def _encoders(shape: Shape, how: How) -> Iterator[Row]:
             works[peer] = _forward(make(), seen)
         except clones.Absent as error:
             absent[peer] = str(error)
-    repetitions = min(how.repetitions, 3) if s.width == 768 else how.repetitions
-    seconds = seconds_of([_step(work) for work in works.values()], 1 if how.quick else repetitions)
+    seconds = seconds_of([_step(work) for work in works.values()], how)
     spent = dict(zip(works, seconds, strict=True))
     pairs = [(f"video encoder, {s}", "tanh" if peer == "ViViT" else "exact", peer) for peer in peers]
     pairs.append((f"video encoder without grouping blocks, {s}", "no grouping", more))
@@ -243,7 +240,7 @@ def _grouping(how: How) -> Iterator[Row]:
         yield not_measured(name, str(error))
     else:
         works.append(lambda: peer(tokens, groups)[0].sum())
-        mine, theirs = seconds_of([_step(work) for work in works], 1 if how.quick else how.repetitions)
+        mine, theirs = seconds_of([_step(work) for work in works], how)
         yield lower(name, mine, theirs, "s")
     yield from _share(config, 1, how)
 
@@ -254,7 +251,7 @@ def _share(config: VideoEncoderConfig, clips: int, how: How) -> Iterator[Row]:
     block = Block(config.width, config.heads, config.mlp_ratio, config.activation, config.norm_eps)
     both = torch.cat([groups, tokens], dim=1).detach().requires_grad_()
     works: list[Callable[[], Tensor]] = [lambda: grouping(groups, tokens)[0].sum(), lambda: block(both).sum()]
-    mine, layer = seconds_of([_step(work) for work in works], 1 if how.quick else how.repetitions)
+    mine, layer = seconds_of([_step(work) for work in works], how)
     number = len(config.group_after)
     share = 100 * number * mine / (config.depth * layer + number * mine)
     size = f"{clips} x {tokens.shape[1]} tokens of {config.width}"

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 
 CPU = torch.device("cpu")
+FEWEST = 3
+"""Rounds that a comparison has however long they take."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class How:
 
     repetitions: int = 5
     """Timed repetitions of each row, after one that is not counted."""
+    patience: float = 20.0
+    """Seconds after which nothing is repeated more than FEWEST times, so that all rows together take 15 minutes."""
     peers: Path | None = None
     """Folder with clones of other projects, by their names; their code is imported from there and never copied."""
     pictures: Path | None = None
@@ -69,17 +73,20 @@ def not_measured(name: str, why: str) -> Row:
 
 
 def seconds_of(
-    works: Sequence[Callable[[], object]], repetitions: int, device: torch.device = CPU, warm: bool = True
+    works: Sequence[Callable[[], object]], how: How, device: torch.device = CPU, warm: bool = True
 ) -> list[float]:
     """Median seconds of each of ``works``, which take turns; a first round of all warms up and is not counted.
 
+    There are as many rounds as ``how`` asks for, or FEWEST and those that begin before its patience ends; one if quick.
     Each round has another order: what a work leaves in caches and memory would always meet the same one.  Times are
     held against the geometric mean of their round before medians are taken: where the machine gets slower for some
     rounds, all works do, and two of them are apart by the median of their ratios.
     """
     times: list[list[float]] = [[] for _ in works]
     turns, shuffle = list(range(len(works))), random.Random(0).shuffle
-    for _ in range(repetitions + warm):
+    for number in range((1 if how.quick else how.repetitions) + warm):
+        if number >= FEWEST + warm and sum(map(sum, times)) > how.patience:
+            break
         for turn in turns:
             wait_for(device)
             begun = time.perf_counter()
@@ -96,12 +103,12 @@ def compare(
     name: str,
     ours: Callable[[], object],
     peer: Callable[[], object],
-    repetitions: int,
+    how: How,
     device: torch.device = CPU,
     note: str = "",
 ) -> Row:
     """Seconds of our work and of the peer's, in turn."""
-    mine, theirs = seconds_of([ours, peer], repetitions, device)
+    mine, theirs = seconds_of([ours, peer], how, device)
     return lower(name, mine, theirs, "s", note)
 
 

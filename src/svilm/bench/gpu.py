@@ -90,7 +90,7 @@ def speeds(run: Run, device: torch.device, batches: tuple[int, ...], how: How) -
             step = compiled(training_step(run, clips, device))
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
-            (seconds,) = seconds_of([step], how.repetitions, device)
+            (seconds,) = seconds_of([step], how, device)
         except torch.OutOfMemoryError:
             break
         finally:
@@ -117,11 +117,11 @@ def what_each_brings(run: Run, device: torch.device, clips: int, how: How) -> It
     plain = override(run, ["training.compile=false"])
     first = training_step(plain, clips, device)
     full = training_step(override(plain, ["training.precision=fp32"]), clips, device)
-    yield compare(f"GPU: bf16 against fp32, {clips} clips", first, full, how.repetitions, device)
+    yield compare(f"GPU: bf16 against fp32, {clips} clips", first, full, how, device)
     del full
     if run.training.compile:
         quick = compiled(training_step(run, clips, device))
-        yield compare(f"GPU: torch.compile against none, {clips} clips", quick, first, how.repetitions, device)
+        yield compare(f"GPU: torch.compile against none, {clips} clips", quick, first, how, device)
         del quick
         yield lower("GPU: graph breaks of the encoders", float(graph_breaks(first)), None, "breaks")
     assert isinstance(first.model, DualEncoder)
@@ -129,7 +129,7 @@ def what_each_brings(run: Run, device: torch.device, clips: int, how: How) -> It
     name = f"GPU: flash attention against the plain form, video encoder, {clips} clips"
     with torch.autocast(device.type, torch.bfloat16):
         ours, peer = (_with(backend, encode) for backend in (SDPBackend.FLASH_ATTENTION, SDPBackend.MATH))
-        yield compare(name, ours, peer, how.repetitions, device)
+        yield compare(name, ours, peer, how, device)
 
 
 def graph_breaks(step: Step) -> int:

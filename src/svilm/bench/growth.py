@@ -5,7 +5,6 @@ the logarithms: 1 is linear, 0 costs nothing more, 2 is quadratic.
 """
 
 import math
-import multiprocessing
 import os
 import socket
 import statistics
@@ -105,7 +104,7 @@ SMALL: Mapping[str, tuple[int, ...]] = {
     "group tokens": (2, 4),
     "items of the gallery": (200, 400),
 }
-RANKS, RANK_CLIPS = (1, 2, 4), 16
+RANKS, RANK_CLIPS, REPETITIONS = (1, 2, 4), 16, 9
 
 
 def rows(how: How) -> Iterator[Row]:
@@ -115,10 +114,10 @@ def rows(how: How) -> Iterator[Row]:
         return
     time_panels: dict[str, Mapping[str, Curve]] = {}
     memory_panels: dict[str, Mapping[str, Curve]] = {}
-    notes = []
+    notes, repetitions = [], 1 if how.quick else REPETITIONS
     for axis in (*STEP, GALLERY):
         sizes = SMALL[axis.title] if how.quick else axis.sizes
-        found = apart.costs(_one, [(axis.step, size) for size in (sizes[0], *sizes)], 1 if how.quick else 3)[1:]
+        found = apart.costs(_one, [(axis.step, size) for size in (sizes[0], *sizes)], repetitions)[1:]
         for what, unit, values, panels in (
             ("time", "s", [each.seconds for each in found], time_panels),
             ("peak memory", "MB", [each.megabytes for each in found], memory_panels),
@@ -130,7 +129,7 @@ def rows(how: How) -> Iterator[Row]:
             yield row
     ranks = RANKS[:2] if how.quick else RANKS
     clips = 2 if how.quick else RANK_CLIPS
-    measured = [processes(count, clips, 1 if how.quick else 3) for count in ranks]
+    measured = [processes(count, clips, repetitions) for count in ranks]
     curve = curve_of(ranks, [each.step for each in measured])
     time_panels["processes"] = {"step": curve, "of it gathering": curve_of(ranks, [each.gather for each in measured])}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -204,9 +203,7 @@ def processes(count: int, clips: int, repetitions: int) -> Together:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     threads = max(1, torch.get_num_threads() // count)
-    with multiprocessing.get_context("spawn").Pool(count) as pool:
-        work = [(rank, count, port, clips, repetitions, threads) for rank in range(count)]
-        return pool.starmap(_rank, work, chunksize=1)[0]
+    return apart.each(_rank, [(rank, count, port, clips, repetitions, threads) for rank in range(count)])[0]
 
 
 def _rank(rank: int, count: int, port: int, clips: int, repetitions: int, threads: int) -> Together:

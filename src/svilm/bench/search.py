@@ -38,7 +38,7 @@ def rows(how: How) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         exact = ExactStore(Path(folder) / "exact", WIDTH)
         building = _seconds(lambda: exact.update(added, []))
-        mine, numpy = seconds_of([_ask(exact, queries), _by_numpy(table, queries)], how.repetitions)
+        mine, numpy = seconds_of([_ask(exact, queries), _by_numpy(table, queries)], how)
         yield lower(f"exact search, {said}, against numpy in memory", mine / QUERIES, numpy / QUERIES, "s/query")
         yield higher("recall@10 of it", _recall(exact, table, queries), 1.0, "share")
         yield from _approximate(Path(folder), exact, added, table, queries, said, building, how)
@@ -66,7 +66,7 @@ def _approximate(
     yield higher("recall@10 of it, against exact search", _recall(lance, table, queries), 1.0, "share")
     one = Filter("3")
     for name, where in (("search", Filter()), ("search in a tenth of the videos", one)):
-        mine, theirs = seconds_of([_ask(lance, queries, where), _ask(exact, queries, where)], how.repetitions)
+        mine, theirs = seconds_of([_ask(lance, queries, where), _ask(exact, queries, where)], how)
         yield lower(f"{name} with it, against exact search", mine / QUERIES, theirs / QUERIES, "s/query")
     same = [
         len({hit.moment for hit in lance.search(query, K, one)} & {hit.moment for hit in exact.search(query, K, one)})

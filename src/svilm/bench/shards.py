@@ -52,7 +52,7 @@ def rows(how: How) -> Iterator[Row]:
         web = _listed(film(folder / "web.mp4", wide, high, GOP, seconds))
         theirs = _prepared(video2dataset(folder / "web.mp4", folder / "video2dataset", "a clip"))
         sets = {"packed": _packed(web, Packing()), "video2dataset's shards": theirs}
-        found = list(_against(web, sets, f"{wide}x{high}", sampling, how.repetitions))
+        found = list(_against(web, sets, f"{wide}x{high}", sampling, how))
         yield from found
         yield not_measured("cores that feed one GPU from packed shards", f"it is ({GPU}) / {found[0].ours:.1f}")
         kept = _listed(film(folder / "small.mp4", *small, GOP, seconds, GRAIN))
@@ -62,13 +62,13 @@ def rows(how: How) -> Iterator[Row]:
             "packed as H.264": Packing(codec=H264()),
         }
         sets = {name: _packed(kept, packing) for name, packing in ways.items()}
-        yield from _against(kept, sets, "{}x{}".format(*small), sampling, how.repetitions)
+        yield from _against(kept, sets, "{}x{}".format(*small), sampling, how)
 
 
-def _against(original: Path, sets: dict[str, Path], name: str, sampling: Sampling, repetitions: int) -> Iterator[Row]:
+def _against(original: Path, sets: dict[str, Path], name: str, sampling: Sampling, how: How) -> Iterator[Row]:
     """A row for each way to store the clip: clips per second against those from the original, all in turn."""
     paths = [original, *sets.values()]
-    theirs, *ours = seconds_of([clip_reader(Manifest(path), sampling) for path in paths], repetitions)
+    theirs, *ours = seconds_of([clip_reader(Manifest(path), sampling) for path in paths], how)
     before, *after = (_kilobytes(path) for path in paths)
     for title, mine, size in zip(sets, ours, after, strict=True):
         note = f"{size:,.0f} kB instead of {before:,.0f}; {os.cpu_count()} cores here"

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -76,8 +76,8 @@ def _one_size(
     batch = made.batches(1)[0]
     found = {**reading(made, batch, machine), **computing(made, batch, machine)}
     once = size == "base"
-    repetitions = 1 if once or how.quick else how.repetitions
-    seconds = dict(zip(found, seconds_of([p.work for p in found.values()], repetitions, warm=not once), strict=True))
+    spent = seconds_of([p.work for p in found.values()], replace(how, repetitions=1) if once else how, warm=not once)
+    seconds = dict(zip(found, spent, strict=True))
     share, read = scaling_share(found["read"].work), seconds.pop("read")
     seconds |= {"decode": (1 - share) * read, "resize, crop": share * read}
     floors = {name: part.floor for name, part in found.items()}

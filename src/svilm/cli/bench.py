@@ -12,7 +12,14 @@ def bench(
         typer.Argument(help="Subjects; default: all.  `svilm bench --list` names them.", metavar="[NAME]..."),
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the rows here.", metavar="FILE")] = None,
-    repetitions: Annotated[int, typer.Option(min=1, help="Timed repetitions of each row; the median counts.")] = 5,
+    repetitions: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Timed repetitions of each row; the median counts.",
+            show_default="5, or as few as 3 of what takes long",
+        ),
+    ] = None,
     peers: Annotated[
         Path | None,
         typer.Option(help="Folder with clones of other projects (frozen-in-time, GroupViT) to run beside ours."),
@@ -28,7 +35,9 @@ def bench(
     A ratio above 1 means that ours is better.  What this machine cannot measure says why.
     """
     import json
+    import math
     import sys
+    from dataclasses import replace
 
     from tqdm import tqdm
 
@@ -38,13 +47,20 @@ def bench(
     if list_subjects:
         print("\n".join(f"{name:10} {what}" for name, what in SUBJECTS.items()))
         return
-    how = How(repetitions=repetitions, peers=peers, pictures=pictures, quick=quick)
+    how = How(peers=peers, pictures=pictures, quick=quick)
+    if repetitions:
+        how = replace(how, repetitions=repetitions, patience=math.inf)
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
     print(about_machine(), flush=True)
     rows = []
-    with tqdm(measure(names or [], how), desc="measuring", unit=" rows", file=sys.stderr, leave=False) as measured:
-        for row in measured:
-            rows.append(row)
-            measured.set_postfix_str(row.name)
-    print(table(rows))
-    if json_file is not None:
-        json_file.write_text(json.dumps([row.as_json() for row in rows], indent=1) + "\n", encoding="utf-8")
+    try:
+        with tqdm(measure(names or [], how), desc="measuring", unit=" rows", file=sys.stderr, leave=False) as measured:
+            for row in measured:
+                rows.append(row)
+                measured.set_postfix_str(row.name)
+    finally:  # who stops it, or meets a fault, has what was measured so far
+        if rows:
+            print(table(rows))
+        if rows and json_file is not None:
+            json_file.write_text(json.dumps([row.as_json() for row in rows], indent=1) + "\n", encoding="utf-8")
