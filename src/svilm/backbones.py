@@ -23,6 +23,7 @@ from svilm.features.extract import fingerprint
 from svilm.model import SViLM
 from svilm.models.frames import FrameEncoder
 from svilm.runtime import device_for
+from svilm.tasks.common import gallery_of, sampling_in_words
 from svilm.tasks.retrieval import Retrieval, Vectors, score
 from svilm.types import Scores
 
@@ -148,17 +149,16 @@ def evaluate_retrieval(
     Raises DecodeError for an unreadable clip.
     """
     sampling = backbone.watching.sampling
-    lists = evaluation_clips(manifest, sampling, batch=batch, workers=workers)
+    gallery = gallery_of(manifest)
+    lists = evaluation_clips(manifest, sampling, batch=batch, workers=workers, indices=gallery.clips)
     bar = tqdm(lists, desc="encoding clips", unit="batch", file=sys.stderr, leave=False)
     clips = [backbone.encode(torch.stack([clip.frames for clip in some])).vectors for some in bar]
-    texts = [(caption, number) for number, entry in enumerate(manifest) for caption in entry.captions]
     captions = [
-        backbone.encode_text([caption for caption, _ in texts[first : first + TEXTS]])
-        for first in range(0, len(texts), TEXTS)
+        backbone.encode_text(gallery.captions[first : first + TEXTS])
+        for first in range(0, len(gallery.captions), TEXTS)
     ]
-    owner = tuple(number for _, number in texts)
-    vectors = Vectors(torch.cat(clips).numpy(), torch.cat(captions).numpy(), owner)
-    words = f"{backbone.name}, {sampling.num_frames} frames, one uniform clip, {sampling.fit} {sampling.size}"
+    vectors = Vectors(torch.cat(clips).numpy(), torch.cat(captions).numpy(), gallery)
+    words = f"{backbone.name}, {sampling_in_words(sampling)}"
     return score(vectors, manifest, config, words)
 
 

@@ -65,8 +65,9 @@ def queries(run: Run, model: SViLM, count: int) -> Queries:
     """
     test = open_manifest(run.retrieval.manifest, "No test manifest in the run (retrieval.manifest; --test).")
     vectors = retrieval.encode(model.encoder, test, reader_of(without_workers(run), model.tokenizer))
+    gallery = vectors.gallery
     first: dict[int, int] = {}  # clip -> its first caption
-    for query, clip in enumerate(vectors.owner):
+    for query, clip in enumerate(gallery.owner):
         first.setdefault(clip, query)
     clips = list(first)[:count]
     similarity = vectors.similarity[[first[clip] for clip in clips]]
@@ -79,10 +80,10 @@ def queries(run: Run, model: SViLM, count: int) -> Queries:
         results = []
         for place in dict.fromkeys(places):
             found = order[place]
-            entry = test[found]
+            entry = test[gallery.clips[found]]
             if found not in films:
                 films[found] = film(test, entry, run.data.sampling)
             cosine = float(row[found])
             results.append(Result(films[found], place + 1, cosine, found == clip, entry.id, caption_of(entry)))
-        shown.append(Query(caption_of(test[clip]), float(rank), tuple(results)))
-    return Queries(tuple(shown), len(vectors.owner), len(test))
+        shown.append(Query(caption_of(test[gallery.clips[clip]]), float(rank), tuple(results)))
+    return Queries(tuple(shown), len(gallery.captions), len(gallery.clips))

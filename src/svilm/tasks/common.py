@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from svilm.data.language import Language, Tokenizer
 from svilm.data.loader import Items, StillClip, evaluation_clips, training_batches
-from svilm.data.manifest import Manifest
+from svilm.data.manifest import Manifest, ManifestError
 from svilm.data.sample import MIDDLE, Sampling, View
 from svilm.engine.task import Context, TrainingBatch
 from svilm.metrics.retrieval import rank_similarity
@@ -128,12 +128,54 @@ def encode_texts(model: DualEncoder, texts: Sequence[str], reader: Reader) -> Fl
     return torch.cat(vectors)
 
 
+def sampling_in_words(sampling: Sampling) -> str:
+    """How an evaluation that looks at each clip once sees it."""
+    clip = "one uniform clip" if sampling.strategy == "uniform" else f"the middle, {sampling.stride} frames apart"
+    square = "centre crop" if sampling.fit == "crop" else "squashed to"
+    return f"{sampling.num_frames} frames, {clip}, {square} {sampling.size}"
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """What a retrieval test ranks: each clip of its manifest once, and all captions as queries."""
+
+    clips: tuple[int, ...]
+    """Of each clip the number of the first entry that has it."""
+    captions: tuple[str, ...]
+    owner: tuple[int, ...]
+    """Of each caption the place of its clip in ``clips``."""
+
+
+def gallery_of(manifest: Manifest) -> Gallery:
+    """The clips and captions of a test manifest; entries of one video and the same seconds are one clip.
+
+    Otherwise a caption would find its own video and be told that it is wrong.  Raises ManifestError for a manifest
+    without entries, and for an entry without a caption.
+    """
+    places: dict[tuple[str, float, float | None], int] = {}
+    clips, captions, owner = list[int](), list[str](), list[int]()
+    for number, entry in enumerate(manifest):
+        if not entry.captions:
+            raise ManifestError(
+                f"{manifest.path}: {entry.id} has no caption, so nothing can be asked for it; retrieval wants a manifest "
+                "of clips with captions"
+            )
+        place = places.setdefault((entry.video, entry.start, entry.end), len(clips))
+        if place == len(clips):
+            clips.append(number)
+        captions += entry.captions
+        owner += [place] * len(entry.captions)
+    if not clips:
+        raise ManifestError(f"{manifest.path} has no entries; retrieval wants clips with captions")
+    return Gallery(tuple(clips), tuple(captions), tuple(owner))
+
+
 def recall_at_10(model: DualEncoder, manifest: Manifest, reader: Reader) -> float:
     """Percent of captions whose clip is among the ten nearest, for choosing weights on a validation manifest."""
-    clips = encode_clips(model, manifest, reader, _embedding, "encoding clips")
-    texts = [(caption, [number]) for number, entry in enumerate(manifest) for caption in entry.captions]
-    captions = encode_texts(model, [caption for caption, _ in texts], reader).numpy().astype(np.float64)
-    ranking = rank_similarity(captions @ np.stack(clips).T, [owner for _, owner in texts])
+    gallery = gallery_of(manifest)
+    clips = encode_clips(model, manifest, reader, _embedding, "encoding clips", only=gallery.clips)
+    captions = encode_texts(model, gallery.captions, reader).numpy().astype(np.float64)
+    ranking = rank_similarity(captions @ np.stack(clips).T, [[clip] for clip in gallery.owner])
     return ranking.metrics("average")["R@10"]
 
 

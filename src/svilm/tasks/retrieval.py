@@ -19,7 +19,7 @@ from svilm.metrics.retrieval import (
     rank_similarity,
 )
 from svilm.models.dual import DualEncoder
-from svilm.tasks.common import Reader, encode_clips, encode_texts
+from svilm.tasks.common import Gallery, Reader, encode_clips, encode_texts, gallery_of
 from svilm.types import Scores, VideoFeatures
 
 
@@ -36,11 +36,11 @@ class Retrieval(Config):
 
 @dataclass(frozen=True)
 class Vectors:
-    """Unit vectors of a test set: clips (N, E) and all their captions (Q, E); ``owner[q]`` is the clip of caption q."""
+    """Unit vectors of a test set: clips (N, E) and all their captions (Q, E), with what they are."""
 
     clips: Float[np.ndarray, "clips common"]
     captions: Float[np.ndarray, "queries common"]
-    owner: tuple[int, ...]
+    gallery: Gallery
 
     @property
     def similarity(self) -> Float[np.ndarray, "queries clips"]:
@@ -50,19 +50,18 @@ class Vectors:
 
 
 def encode(model: DualEncoder, manifest: Manifest, reader: Reader) -> Vectors:
-    """Vectors of all clips (one uniform clip, centre crop) and all captions of a test manifest."""
-    clips = encode_clips(model, manifest, reader, _embedding, "encoding clips")
-    texts: list[str] = []
-    owner: list[int] = []
-    for number, entry in enumerate(manifest):
-        texts.extend(entry.captions)
-        owner.extend([number] * len(entry.captions))
-    return Vectors(np.stack(clips), encode_texts(model, texts, reader).numpy(), tuple(owner))
+    """Vectors of all clips, each seen once in its middle, and of all captions of a test manifest.
+
+    Raises ManifestError for what has no caption, before anything is encoded.
+    """
+    gallery = gallery_of(manifest)
+    clips = encode_clips(model, manifest, reader, _embedding, "encoding clips", only=gallery.clips)
+    return Vectors(np.stack(clips), encode_texts(model, gallery.captions, reader).numpy(), gallery)
 
 
 def score(vectors: Vectors, manifest: Manifest, config: Retrieval, sampling: str) -> Scores:
     """Recall and ranks in both directions beside chance; names begin with ``retrieval/``."""
-    positives = [[clip] for clip in vectors.owner]
+    positives = [[clip] for clip in vectors.gallery.owner]
     back = inverted(positives, len(vectors.clips))
     found = rank_embeddings(vectors.captions, vectors.clips, positives)
     found_back = rank_embeddings(vectors.clips, vectors.captions, back)
@@ -71,13 +70,11 @@ def score(vectors: Vectors, manifest: Manifest, config: Retrieval, sampling: str
         reranked = dual_softmax(vectors.similarity, config.dual_softmax).astype(np.float64)
         found, found_back = rank_similarity(reranked, positives), rank_similarity(reranked.T, back)
         metrics |= _both("retrieval_transductive", found, found_back, config.ties)
-    metrics |= _named(
-        "retrieval_chance/text_to_video", chance(len(vectors.owner), len(vectors.clips), positives), config.ties
-    )
-    metrics |= _named(
-        "retrieval_chance/video_to_text", chance(len(vectors.clips), len(vectors.owner), back), config.ties
-    )
-    protocol = f"{manifest.header.protocol or manifest.header.source}; {sampling}; ties: {config.ties}"
+    metrics |= _named("retrieval_chance/text_to_video", chance(len(positives), len(back), positives), config.ties)
+    metrics |= _named("retrieval_chance/video_to_text", chance(len(back), len(positives), back), config.ties)
+    twice = len(manifest) - len(vectors.clips)
+    same = f"; {twice} rows of clips that other rows have joined to them" if twice else ""
+    protocol = f"{manifest.header.protocol or manifest.header.source}{same}; {sampling}; ties: {config.ties}"
     return Scores(metrics, scored=len(manifest), official=manifest.header.official, protocol=protocol)
 
 
