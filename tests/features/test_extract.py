@@ -1,12 +1,16 @@
 """Whole videos to features on disk: resumed, shared by ranks, unreadable videos named."""
 
 import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 
 import svilm.features.extract as extracting
+from small import CONFIG
 from small import model as small_model
 from svilm.data.decode import index_video
 from svilm.data.manifest import Header, Manifest, write_manifest
@@ -14,6 +18,8 @@ from svilm.data.sample import Sampling
 from svilm.data.snippets import FeatureFolder, SnippetError, Windows, read_windows
 from svilm.entries import Entry
 from svilm.features.extract import Extraction, encode_video, extract, fingerprint
+from svilm.models.dual import DualEncoder
+from svilm.models.regions import RegionConfig
 
 SAMPLING = Sampling(num_frames=8, size=16, short_side=16)
 SETTINGS = Extraction(windows=Windows(fps=8, frames=4, stride=4), batch=3, dtype="float32")
@@ -97,6 +103,57 @@ def test_ranks_share_the_videos(manifest, tmp_path, monkeypatch):
         made = extract(small_model(), manifest, folder, SETTINGS, SAMPLING, name="small")
         todo.append({path.stem for path in folder.glob("*.npy")} | set(made.unreadable))
     assert not todo[0] & todo[1] and todo[0] | todo[1] == {*(f"v_{k}" for k in range(5)), "broken"}
+
+
+def test_a_rank_that_looks_late_encodes_its_share_all_the_same(manifest, tmp_path, monkeypatch):
+    """By then the other has written some of its videos, which must not shift what is whose."""
+    folder, own = tmp_path / "features", threading.local()
+    together, said = threading.Barrier(2, timeout=30), [None, None]
+    listed = extracting._videos
+
+    def gather(value):
+        said[own.rank] = value
+        together.wait()
+        everything = list(said)
+        together.wait()
+        return everything
+
+    def late(manifest):
+        until = time.monotonic() + 1.0
+        while own.rank == 1 and not any(folder.glob("*.npy")) and time.monotonic() < until:
+            time.sleep(0.01)
+        return listed(manifest)
+
+    def start(number):
+        own.rank = number
+        return extract(encoders[number], manifest, folder, SETTINGS, SAMPLING, name="small")
+
+    monkeypatch.setattr(extracting, "rank", lambda: own.rank)
+    monkeypatch.setattr(extracting, "world_size", lambda: 2)
+    monkeypatch.setattr(extracting, "gather_objects", gather)
+    monkeypatch.setattr(extracting, "_videos", late)
+    encoders = [small_model(), small_model()]
+    with ThreadPoolExecutor(2) as ranks:
+        made = list(ranks.map(start, range(2)))
+    assert made[0] == made[1] and (made[0].made, made[0].kept, list(made[0].unreadable)) == (5, 0, ["broken"])
+    assert sorted(path.stem for path in folder.glob("*.npy")) == [f"v_{number}" for number in range(5)]
+
+
+def test_the_fingerprint_knows_all_that_features_depend_on():
+    """Where there are regions they add to the video tokens; where there are none, it is what it always was."""
+    encoder = small_model(config=CONFIG.model_copy(update={"regions": RegionConfig(depth=1)}))
+    before = fingerprint(encoder)
+    for part in (encoder.video, encoder.video_projection, encoder.regions):
+        with torch.no_grad():
+            list(part.parameters())[-1].add_(1.0)
+        before, last = fingerprint(encoder), before
+        assert before != last
+    with torch.no_grad():
+        encoder.text_projection.weight.add_(1.0)
+    assert fingerprint(encoder) == before
+    plain = DualEncoder(CONFIG)
+    plain.load_state_dict({name: torch.ones_like(tensor) for name, tensor in plain.state_dict().items()})
+    assert fingerprint(plain) == "4931434b3e47f834"
 
 
 def test_other_features_are_refused(extracted, manifest, tmp_path):

@@ -97,8 +97,9 @@ def extract(
         write_origin(folder, origin)
     origin = gather_objects(origin)[0]  # the other ranks wait for the folder
     videos = _videos(manifest)
-    todo = {video: path for video, path in videos.items() if not (folder / f"{video}.npy").is_file()}
-    own = dict(list(todo.items())[rank() :: world_size()])
+    # one list for all: a rank that looks later finds what others have written by then, and would share another list
+    todo = gather_objects([video for video in videos if not (folder / f"{video}.npy").is_file()])[0]
+    own = {video: videos[video] for video in todo[rank() :: world_size()]}
     failed = _encode_all(encoder, own, folder, settings, sampling, workers)
     everywhere = {video: reason for part in gather_objects(failed) for video, reason in part.items()}
     unreadable = {**origin.unreadable, **everywhere}
@@ -119,9 +120,11 @@ def encode_video(
 
 
 def fingerprint(encoder: DualEncoder) -> str:
-    """Sixteen hexadecimal digits that change with any weight of the video side."""
+    """Sixteen hexadecimal digits that change with any weight that features depend on: those of the video encoder, its
+    projection, and the region branch where there is one, as that adds to the video tokens."""
     digest = hashlib.blake2b(digest_size=8)
-    for part in (encoder.video, encoder.video_projection):
+    regions = [] if encoder.regions is None else [encoder.regions]
+    for part in (encoder.video, encoder.video_projection, *regions):
         for name, tensor in part.state_dict().items():
             digest.update(name.encode("utf-8"))
             digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
