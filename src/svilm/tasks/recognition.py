@@ -342,7 +342,12 @@ def classes_of(manifest: Manifest) -> tuple[str, ...]:
 
 
 def labels_of(manifest: Manifest, classes: Sequence[str]) -> Labels:
-    """The number of each clip's class.  Raises ManifestError for a clip without a class, or of one not in the list."""
+    """The number of each clip's class.  Raises ManifestError for no classes, and a clip of none or of another."""
+    if not classes:
+        raise ManifestError(
+            f"{manifest.path} has no classes; make it with `svilm prepare ucf101`, `hmdb51`, `kinetics` or "
+            "`labelled-list`"
+        )
     number = {name: number for number, name in enumerate(classes)}
     found = []
     for entry in manifest:
