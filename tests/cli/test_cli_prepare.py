@@ -141,6 +141,8 @@ def test_a_reader_outside_the_package(clips: Path, monkeypatch: pytest.MonkeyPat
     ("name", "said"),
     [
         ("msrvt", "No such command 'msrvt'. Did you mean 'msrvtt'"),
+        ("foo", "No such command 'foo'. `svilm prepare --help` lists the datasets."),
+        ("jion", "No such command 'jion'. Did you mean 'join'? `svilm prepare --help` lists"),
         ("nowhere.reader", "No such command 'nowhere.reader'"),
         ("", "No such command ''"),
         (".x", "No such command '.x'"),
@@ -195,6 +197,27 @@ def test_a_folder_without_a_table(clips: Path) -> None:
     (clips / "a.txt").write_text("a dog\n")
     code, text, _ = run("folder", clips, "--to", clips / "m.jsonl", "--workers", 0)
     assert code == 0 and "1 captions" in text
+
+
+def test_join_makes_one_list_of_several(clips: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
+    for path in (first, second):
+        assert run("folder", clips / "clips.csv", "--to", path, "--workers", 0, "--nouns", "rules")[0] == 0
+    both = tmp_path / "both.jsonl"
+    code, text, _ = run("join", first, second, "--to", both)
+    assert code == 0 and text == f"{both}: 2 clips, 1 of {first} + 1 of {second}\n"
+    joined = Manifest(both)
+    assert [entry.id for entry in joined] == ["a.mp4:0.000-1.000", "folder:a.mp4:0.000-1.000"]
+    assert {joined.path_of(entry) for entry in joined} == {clips / "a.mp4"}
+    code, _, error = run("join", first, "--to", tmp_path / "one_more.jsonl")
+    assert code == 1 and "two manifests or more" in str(error)
+
+
+def test_join_is_listed_apart_from_the_datasets_and_explained() -> None:
+    _, text, _ = run("--help")
+    assert re.search(r"Manifests ─+╮\s+│ join +Join manifests into one", text)
+    code, text, _ = run("join", "--help")
+    assert code == 0 and "svilm prepare join videocc.jsonl activitynet.jsonl --to pretrain.jsonl" in text
 
 
 def test_the_list_of_datasets_needs_no_heavy_library() -> None:

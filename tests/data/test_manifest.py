@@ -3,6 +3,7 @@
 import json
 import pickle
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +246,45 @@ def test_manifests_are_merged_below_their_common_root(tmp_path: Path) -> None:
     assert [e.id for e in joined] == ["0", "1", "2", "3", "test:0", "test:1"]
     wanted = [tmp_path / "a" / "videos" / f"{k}.mp4" for k in (0, 0, 1, 1)] + [tmp_path / "b" / "videos" / "0.mp4"] * 2
     assert [joined.path_of(e) for e in joined] == wanted and joined.header.official == 6
+
+
+def test_an_id_of_three_manifests_is_told_apart(tmp_path: Path) -> None:
+    paths = [many(tmp_path / f"{k}.jsonl", 2) for k in range(3)]
+    assert merge_manifests(paths, tmp_path / "joined.jsonl") == 6
+    assert [e.id for e in Manifest(tmp_path / "joined.jsonl")] == [
+        "0",
+        "1",
+        "test:0",
+        "test:1",
+        "test:test:0",
+        "test:test:1",
+    ]
+
+
+def test_manifests_that_make_no_list_together(tmp_path: Path) -> None:
+    first, test, to = many(tmp_path / "a.jsonl"), many(tmp_path / "t.jsonl", split="test"), tmp_path / "joined.jsonl"
+    with pytest.raises(ManifestError, match=r"t\.jsonl is a test split and .*a\.jsonl a train split"):
+        merge_manifests([first, test], to)
+    write_manifest(tmp_path / "c.jsonl", replace(Manifest(first).header, classes=("run",)), [])
+    with pytest.raises(ManifestError, match=r"c\.jsonl has other classes \(1\) than .*a\.jsonl \(0\)"):
+        merge_manifests([first, tmp_path / "c.jsonl"], to)
+    with pytest.raises(ManifestError, match=r"a\.jsonl is to be joined twice"):
+        merge_manifests([first, tmp_path / "." / "a.jsonl"], to)
+    with pytest.raises(ManifestError, match=r"t\.jsonl is one of the manifests to join"):
+        merge_manifests([first, test], test)
+    with pytest.raises(ManifestError, match=r"a\.jsonl to join; give two manifests or more"):
+        merge_manifests([first], to)
+    assert not to.exists()
+
+
+def test_a_file_of_another_kind_is_not_called_cut_short(tmp_path: Path) -> None:
+    (tmp_path / "film.mp4").write_bytes(b"\x00\x00\x00\x20ftypisom")
+    with pytest.raises(ManifestError, match=r"film\.mp4: no manifest, it does not begin with \{"):
+        Manifest(tmp_path / "film.mp4")
+    for start in ("", "\ufeff"):
+        (tmp_path / "m.jsonl").write_text(start + '{"svilm_manifest": 1, "sou')
+        with pytest.raises(ManifestError, match="cut short"):
+            Manifest(tmp_path / "m.jsonl")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
+from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,14 +32,19 @@ class Datasets(TyperGroup):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.commands = {name: TyperCommand(name, help=_plain(line)) for name, line in _found()}
+        self.datasets = {name: TyperCommand(name, help=_plain(line)) for name, line in _found()}
+        self.commands = {**self.datasets, **self.commands}
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Name, command and remaining arguments; the name may be that of a module outside svilm."""
         name, *rest = args
-        ours = name in self.commands
+        ours = name in self.datasets
+        if not ours and name in self.commands:
+            return name, self.commands[name], rest
         if not ours and not _is_module(name):
-            return super().resolve_command(ctx, args)  # says so, and suggests another name
+            near = " or ".join(map(repr, get_close_matches(name, self.commands)))
+            meant = f"Did you mean {near}? " if near else ""
+            ctx.fail(f"No such command {name!r}. {meant}`svilm prepare --help` lists the datasets.")
         reader = import_module(f"{package.__name__}.{name.replace('-', '_')}" if ours else name)
         if not callable(getattr(reader, "listing", None)):
             ctx.fail(f"module {name!r} has no function listing; see the docstring of {package.__name__}")
@@ -58,6 +64,27 @@ def _about() -> None:
 
     Your own reader is called by the name of its module: svilm prepare my_package.my_dataset FILE --to ...
     """
+
+
+@app.command(rich_help_panel="Manifests")
+def join(
+    manifests: Annotated[
+        list[Path], typer.Argument(help="Manifests to join, two or more.", metavar="MANIFEST", show_default=False)
+    ],
+    to: Annotated[
+        Path, typer.Option("--to", help="Manifest to write (JSON Lines).", metavar="FILE", show_default=False)
+    ],
+) -> None:
+    """Join manifests into one: `svilm train --data` takes a single file.
+
+    The paper pre-trains on VideoCC and ActivityNet Captions together:
+    svilm prepare join videocc.jsonl activitynet.jsonl --to pretrain.jsonl
+    """
+    from svilm.data.manifest import Manifest, merge_manifests
+
+    count = merge_manifests(manifests, to)
+    parts = " + ".join(f"{len(Manifest(path))} of {path}" for path in manifests)
+    print(f"{to}: {count} clips, {parts}")
 
 
 def _found() -> Iterator[tuple[str, str]]:

@@ -83,6 +83,10 @@ class Manifest:
         self._map = _map(self.path)
         self._ends = _line_ends(self._map)
         if len(self._ends) == 0 or self._ends[-1] != size - 1:
+            if not self._map[:4].removeprefix(b"\xef\xbb\xbf").startswith(b"{"):
+                raise ManifestError(
+                    f"{self.path}: no manifest, it does not begin with {{; make one with `svilm prepare`"
+                )
             raise ManifestError(f"{self.path}: last line has no end; the file was cut short, prepare it again")
         data = self._line(0)
         if data.pop("svilm_manifest", None) != VERSION:
@@ -200,8 +204,19 @@ def merge_manifests(paths: Sequence[Path], to: Path) -> int:
     """Write the entries of several manifests as one, and return their number.
 
     Videos are named from the folder that is common to all roots; an id met before gets its source in front.
+    Raises ManifestError for fewer than two manifests, one given twice or as ``to``, and splits or classes that differ.
     """
+    if len(paths) < 2:
+        raise ManifestError(f"{' '.join(map(str, paths)) or 'nothing'} to join; give two manifests or more")
+    places = [path.resolve() for path in paths]
+    for number, place in enumerate(places):
+        if place in places[:number]:
+            raise ManifestError(f"{paths[number]} is to be joined twice; give each manifest once")
+        if place == to.resolve():
+            raise ManifestError(f"{to} is one of the manifests to join; write to another file")
     parts = [Manifest(path) for path in paths]
+    for part in parts[1:]:
+        _refuse_difference(parts[0], part)
     root = Path(os.path.commonpath([part.root for part in parts]))
     first = parts[0].header
     header = Header(
@@ -219,11 +234,27 @@ def merge_manifests(paths: Sequence[Path], to: Path) -> int:
     def entries() -> Iterator[Entry]:
         for part in parts:
             for entry in part:
-                name = entry.id if entry.id not in seen else f"{part.header.source}:{entry.id}"
+                name = entry.id
+                while name in seen:
+                    name = f"{part.header.source}:{name}"
                 seen.add(name)
                 yield replace(entry, id=name, video=part.path_of(entry).relative_to(root).as_posix())
 
     return write_manifest(to, header, entries())
+
+
+def _refuse_difference(first: Manifest, other: Manifest) -> None:
+    """Raise ManifestError for two manifests that make no list together."""
+    one, two = first.header, other.header
+    if one.split != two.split:
+        raise ManifestError(
+            f"{other.path} is a {two.split} split and {first.path} a {one.split} split; join lists of one split"
+        )
+    if one.classes != two.classes:
+        raise ManifestError(
+            f"{other.path} has other classes ({len(two.classes)}) than {first.path} ({len(one.classes)}); "
+            "join lists that were prepared with the same ones"
+        )
 
 
 def hold_out(path: Path, count: int, *, rest: Path, held: Path, seed: int = 0) -> tuple[int, int]:

@@ -64,8 +64,10 @@ def small() -> Run:
 def paper() -> Run:
     """The paper's pre-training (section 4.2): ViT-B on 32 frames of 224x224, SGD, 10 epochs of batches of 1024.
 
-    `torchrun --nproc-per-node 8 -m svilm train paper --data videocc.jsonl --to runs/paper`.  The paper reports
-    about one day on TPUs and zero-shot MSR-VTT R@1/5/10 of 28.6/53.6/65.1 (Table 1); not measured by us yet.
+    `torchrun --nproc-per-node 8 -m svilm train paper --data pretrain.jsonl --to runs/paper`.  The paper reports about
+    one day on TPUs and zero-shot MSR-VTT R@1/5/10 of 28.6/53.6/65.1 on VideoCC and ActivityNet Captions together
+    (Table 1; `svilm prepare join` makes one list of them), 24.7/47.4/59.0 on VideoCC alone (Table 5); not measured by
+    us yet.
     """
     base = SIZES["base"]
     return Run(

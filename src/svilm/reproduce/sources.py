@@ -62,7 +62,7 @@ REAL: Sources = {
     },
     **{f"ava-{split}": source for split, source in _AVA.items()},
 }
-"""The layout of a data root; docs/data.md says where the files come from."""
+"""The layout of a data root, as docs/data.md shows it.  AVA's videos are those cut to seconds 900 to 1800."""
 
 _WORLD_SETS: dict[str, Source | tuple[str, ...]] = {
     "videocc": Source("videocc", "videocc/video_cc_public.csv", "videos"),

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from svilm.data.manifest import LabelledBox, Manifest
-from svilm.data.prepare import ava
+from svilm.data.prepare import ava, common
 from svilm.data.prepare.common import Clip, Listing, PrepareError, Refusal, prepare
 from svilm.data.prepare.keyframes import Keyframe, read_person_boxes
+from svilm.data.prepare.videos import Verdict
 
 Text = Callable[[str, str | bytes], Path]
 Names = Callable[..., Path]
@@ -64,6 +65,21 @@ def test_each_keyframe_is_a_clip_around_it_with_its_boxes(val: Path, names: Name
     assert (third.id, third.boxes, third.captions) == ("1j20qq1JyX4,1700", (), ("no action",))
     assert manifest.header.classes == ("1 bend/bow (at the waist)", "12 stand")
     assert manifest.header.split == "test" and "3 keyframes" in manifest.header.protocol
+
+
+def test_whole_movies_are_not_taken_for_files_cut_to_the_annotated_part(
+    val: Path, names: Names, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = {"-5KQ66BBWC4.mkv": 901.0, "1j20qq1JyX4.mp4": 5400.0}
+    monkeypatch.setattr(common, "check_videos", lambda *_: {file: Verdict(each) for file, each in seconds.items()})
+    videos = names(*seconds)
+    with pytest.raises(PrepareError, match=r"1 of 2 videos are longer than 1000 s, 1j20qq1JyX4\.mp4 .*--starts-at 0"):
+        prepare(ava.listing(val), to=tmp_path / "m.jsonl", videos=videos)
+    seconds["-5KQ66BBWC4.mkv"] = 5400.0
+    prepare(ava.listing(val, starts_at=0.0), to=tmp_path / "m.jsonl", videos=videos)
+    assert Manifest(tmp_path / "m.jsonl")[0].start == pytest.approx(902 - 32 / 30)
+    seconds.update({"-5KQ66BBWC4.mkv": 900.0, "1j20qq1JyX4.mp4": 903.0})
+    assert prepare(ava.listing(val), to=tmp_path / "m.jsonl", videos=videos).written == 3
 
 
 def test_what_is_excluded_and_what_is_not_evaluated_is_counted(val: Path, text: Text) -> None:

@@ -87,6 +87,7 @@ def test_every_row_is_accounted_for(video: Callable[..., Path], tmp_path: Path) 
         "official           8",
         "1 x video not found: line 8 (gone)",
         "1 x not a time: line 3 (abc)",
+        f"note: where videos were looked for: {root} has 4 videos; --videos names another folder",
     ]:
         assert expected in report
     assert [entry.id for entry in Manifest(tmp_path / "m.jsonl")] == ["a"]
@@ -105,6 +106,7 @@ def test_a_test_split_does_not_shrink_in_silence(names: Names, tmp_path: Path, s
         split,
         "line 3 (gone): video not found",
         "line 4: empty caption",
+        f"{tmp_path / 'videos'} has 1 videos; --videos names another folder",
         "--allow-missing",
     ]:
         assert part in str(error.value)
@@ -139,6 +141,23 @@ def test_nothing_left(names: Names, tmp_path: Path) -> None:
         prepare(listing([clip("b"), clip("c")]), to=tmp_path / "m.jsonl", videos=names("a.mp4"))
     assert str(names()) in str(error.value)
     assert not (tmp_path / "m.jsonl").exists()
+
+
+def test_where_all_videos_are_found_no_folder_is_named(names: Names, tmp_path: Path) -> None:
+    summary = prepare(listing([clip("a")]), to=tmp_path / "m.jsonl", videos=names("a.mp4"), check="none")
+    assert "looked for" not in str(summary)
+
+
+def test_videos_that_are_longer_than_those_of_the_list(video: Callable[..., Path], tmp_path: Path) -> None:
+    root = video("a.mp4", seconds=2.0).parent
+    video("b.mp4", seconds=4.0)
+    clips = [clip("a"), clip("b", start=0.0, end=1.0)]
+    found = listing(clips, longest=3.0, too_long="whole films; take --whole")
+    with pytest.raises(PrepareError, match=r"1 of 2 videos .* 3 s, b\.mp4 has 4 s: whole films; take --whole"):
+        prepare(found, to=tmp_path / "m.jsonl", videos=root)
+    assert not (tmp_path / "m.jsonl").exists()
+    assert prepare(listing(clips, longest=4.0), to=tmp_path / "m.jsonl", videos=root).written == 2
+    assert prepare(found, to=tmp_path / "m.jsonl", videos=root, check="none").written == 2
 
 
 def test_the_manifest_is_no_folder(names: Names, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,10 @@ from svilm.data.prepare.keyframes import (
 from svilm.data.prepare.tables import BadRow, Row, convert, lines, shortened
 from svilm.entries import LabelledBox
 
+LAST = 1800.0
+"""Second of a movie at which the annotated part ends."""
+SPARE = 100.0
+"""A file cut to that part may be so many seconds longer than it; a longer one is a whole movie."""
 NO_ACTION = "no action"
 """What is told of a keyframe in which nobody acts."""
 
@@ -84,6 +89,8 @@ def listing(
         notes=tuple(notes),
         nouns=False,
         classes=tuple(f"{number} {name}" for number, name in classes.items()),
+        longest=LAST - starts_at + SPARE if starts_at > 0 else inf,
+        too_long=f"--starts-at {starts_at:g} is for files that begin there; for whole movies: --starts-at 0",
     )
 
 

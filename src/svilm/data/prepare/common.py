@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
+from math import inf
 from pathlib import Path
 
 from tqdm import tqdm
@@ -74,6 +75,10 @@ class Listing:
     """Whether noun phrases are extracted from the captions; questions and class names need none."""
     classes: tuple[str, ...] = ()
     """Names of all classes in their official order, where labels come from a closed list."""
+    longest: float = inf
+    """Seconds that a video may have.  A longer one shows that the list counts its times from elsewhere."""
+    too_long: str = ""
+    """What such a video is, and the remedy."""
 
 
 def unique(rows: Iterable[Clip | Refusal]) -> Iterator[Clip | Refusal]:
@@ -107,8 +112,8 @@ def prepare(
     ``videos`` is searched for the files, which are looked into as ``check`` says ("none", "index": list the
     frames and decode the first, "full": decode all).  ``workers`` processes share the work, 0 uses this one.
     ``allow_missing`` lets a test split shrink in the open: the header keeps the official count and names what
-    was struck.  Raises PrepareError when annotations cannot be read, no clip is left, or a test split would
-    shrink; ValueError for an unknown extractor.
+    was struck.  Raises PrepareError when annotations cannot be read, a video is longer than the listing says, no
+    clip is left, or a test split would shrink; ValueError for an unknown extractor.
     """
     to, name = Path(to), extractor_name(extractor)
     if to.is_dir():
@@ -117,12 +122,13 @@ def prepare(
     reading = tqdm(_judged(listing, folder, {}), desc="reading annotations", unit="clip")
     files = {outcome.file for outcome in reading if isinstance(outcome, _Kept)}
     verdicts = check_videos(folder.root, sorted(files), check, workers)
+    _refuse_longer(listing, verdicts)
 
     account = _Account()
     for outcome in _judged(listing, folder, verdicts):
         account.add(outcome, keep=listing.split != "train")
     if account.struck and not allow_missing:
-        raise PrepareError(_shrunken(listing, account))
+        raise PrepareError(_shrunken(listing, account, folder))
     if account.kept == 0:
         raise PrepareError(_nothing_left(listing, account, folder))
 
@@ -153,7 +159,7 @@ def prepare(
         phrases=nouns["phrases"],
         without_nouns=nouns["without"],
         extractor=name if listing.nouns else "",
-        notes=(*listing.notes, *_notes(listing, account, verdicts)),
+        notes=(*listing.notes, *_notes(listing, account, verdicts, folder)),
     )
 
 
@@ -202,6 +208,11 @@ class _Account:
         self.rows = self.kept = self.late = 0
         self.losses: dict[tuple[Kind, str], Tally] = {}
         self.struck: list[Lost] = []
+
+    @property
+    def missing(self) -> bool:
+        """Whether the video of some clip is not in the folder."""
+        return any(kind == "missing" for kind, _ in self.losses)
 
     def add(self, outcome: _Kept | Lost, *, keep: bool) -> None:
         """Count an outcome; ``keep`` also remembers what was lost."""
@@ -265,7 +276,26 @@ def _counted(entries: Iterable[Entry], counts: Counter[str]) -> Iterator[Entry]:
         yield entry
 
 
-def _notes(listing: Listing, account: _Account, verdicts: Mapping[str, Verdict]) -> Iterator[str]:
+def _refuse_longer(listing: Listing, verdicts: Mapping[str, Verdict]) -> None:
+    """Raise PrepareError where videos are longer than those of the listing."""
+    found = {
+        file: verdict.duration for file, verdict in verdicts.items() if (verdict.duration or 0.0) > listing.longest
+    }
+    if found:
+        file = min(found)
+        raise PrepareError(
+            f"{listing.path}: {len(found)} of {len(verdicts)} videos are longer than {listing.longest:g} s, {file} has "
+            f"{found[file]:.0f} s: {listing.too_long}"
+        )
+
+
+def _looked_in(folder: VideoFolder) -> str:
+    return f"{folder.root} has {len(folder)} videos; --videos names another folder"
+
+
+def _notes(listing: Listing, account: _Account, verdicts: Mapping[str, Verdict], folder: VideoFolder) -> Iterator[str]:
+    if account.missing:
+        yield f"where videos were looked for: {_looked_in(folder)}"
     if listing.published not in (None, account.rows):
         yield (
             f"the published list has {listing.published} clips and this one {account.rows}: "
@@ -278,13 +308,15 @@ def _notes(listing: Listing, account: _Account, verdicts: Mapping[str, Verdict])
         yield f"{len(damaged)} videos are damaged but readable, kept: {', '.join(damaged[:EXAMPLES])}"
 
 
-def _shrunken(listing: Listing, account: _Account) -> str:
+def _shrunken(listing: Listing, account: _Account, folder: VideoFolder) -> str:
     lines = [
         f"{listing.path}: {len(account.struck)} of {account.rows} {listing.split} clips cannot be used:",
         *(f"  {lost}" for lost in account.struck[:LISTED]),
     ]
     if len(account.struck) > LISTED:
         lines.append(f"  and {len(account.struck) - LISTED} more")
+    if account.missing:
+        lines.append(f"  {_looked_in(folder)}")
     lines += [f"  note: {note}" for note in listing.notes]
     return "\n".join([*lines, "find them, or strike them from the split in the open with --allow-missing"])
 
@@ -293,7 +325,4 @@ def _nothing_left(listing: Listing, account: _Account, folder: VideoFolder) -> s
     if account.rows == 0:
         return f"{listing.path}: no " + ("videos" if listing.path.is_dir() else "rows")
     reasons = (f"{tally.count} x {reason}: {tally.examples[0]}" for (_, reason), tally in account.losses.items())
-    return (
-        f"{listing.path}: none of {account.rows} rows can be used ({'; '.join(reasons)}); "
-        f"{folder.root} has {len(folder)} videos"
-    )
+    return f"{listing.path}: none of {account.rows} rows can be used ({'; '.join(reasons)}); {_looked_in(folder)}"
