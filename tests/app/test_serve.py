@@ -1,6 +1,8 @@
 """`svilm app`: what it prints, and whom it lets in."""
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,15 @@ def test_a_given_token(started: list[Any]) -> None:
     assert "at least 16" in str(done.exception)
     done = CliRunner().invoke(app, ["app", "some.index", "--port", "0"], env={"SVILM_TOKEN": "x" * 20})
     assert done.output.strip().endswith("?token=" + "x" * 20)
+
+
+@pytest.mark.parametrize("missing", ["uvicorn", "fastapi"])
+def test_without_the_extra_the_remedy_is_told(missing: str) -> None:
+    program = f"import sys; sys.modules[{missing!r}] = None; from svilm.cli import main; main()"
+    words = [sys.executable, "-c", program, "app", "some.index"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr == f"svilm: the page needs {missing}: pip install 'svilm[app]'\n"
 
 
 def test_a_port_that_is_taken() -> None:

@@ -60,6 +60,12 @@ def test_scan_of_a_manifest(videos: Path, tmp_path: Path) -> None:
     assert code == 1 and "is not a row of a scan" in error
 
 
+def test_scan_of_a_video_says_what_to_give_instead(videos: Path, tmp_path: Path) -> None:
+    code, _, error = call("scan", videos / "good.mp4", "--out", tmp_path / "rows.jsonl")
+    assert code == 1
+    assert error == f"svilm: {videos / 'good.mp4'} is a video; give its folder, or a manifest that names it\n"
+
+
 def test_runs_take_what_a_scan_has_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("train", "train-verified", "test"):
         write_manifest(tmp_path / f"{name}.jsonl", Header("test", ".", 1), [Entry("a", "a.mp4", ("words",), ((),))])

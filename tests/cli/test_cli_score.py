@@ -31,6 +31,19 @@ def test_each_command_explains_itself(command, monkeypatch):
     assert code == 0 and "--json" in text and command in run("--help")[1]
 
 
+@pytest.mark.parametrize(
+    ("command", "form"),
+    [
+        ("retrieval", "similarity [queries, items]; positives [queries], or [queries, most] filled up with -1."),
+        ("classification", "npz of ids, scores [clips, classes], classes; or csv with the header id,CLASS,..."),
+        ("activitynet", '{"results": {id: [{segment, label, score}]}}.'),
+    ],
+)
+def test_help_shows_brackets_of_file_formats(command, form, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert form in run(command, "--help")[1]
+
+
 @pytest.fixture
 def segments(tmp_path):
     """Ground truth of two validation videos, and predictions of which the last has an unknown label."""

@@ -20,7 +20,7 @@ SUBJECTS = {
     "manifest": "an opened list of clips against a list of dictionaries, memory and time",
     "text": "captions and noun prompts in one packed batch against padded ones",
     "retrieval": "ranking large galleries in bounded memory against a whole matrix and a sort",
-    "search": "finding moments among 100,000: exact and approximate search, recall, against numpy",
+    "search": "finding moments among 50,000: exact and approximate search, recall, against numpy",
     "gtad": "a training step of temporal localization against its usual form",
     "roi": "RoIAlign against its usual form",
     "gpu": "a training step of the paper's size on a GPU",

@@ -32,7 +32,13 @@ def serve(
 
     Only this machine can open the page, unless --host says otherwise.  Ctrl-C stops it.
     """
-    from svilm.app import serve as page
+    try:
+        from svilm.app import serve as page
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in ("fastapi", "starlette", "uvicorn"):
+            raise
+        raise ValueError(f"the page needs {missing}: pip install 'svilm[app]'") from None
 
     page.serve(
         index,

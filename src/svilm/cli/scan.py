@@ -34,9 +34,12 @@ def scan(
     """
     from svilm.data import scan as scanning
     from svilm.data.manifest import Manifest, verified
+    from svilm.data.prepare.videos import EXTENSIONS
 
     if not source.exists():
         raise FileNotFoundError(f"{source}: no such folder of videos, and no such manifest")
+    if source.is_file() and source.name.lower().endswith(EXTENSIONS):
+        raise ValueError(f"{source} is a video; give its folder, or a manifest that names it")
     manifest = None if source.is_dir() else Manifest(source)
     if verify:
         changed = 0

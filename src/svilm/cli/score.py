@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from rich.markup import escape
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -15,7 +16,7 @@ app = typer.Typer(
 
 
 def _file(text: str, metavar: str) -> Any:
-    return typer.Argument(help=text, metavar=metavar, show_default=False)
+    return typer.Argument(help=escape(text), metavar=metavar, show_default=False)
 
 
 Json = Annotated[Path | None, typer.Option("--json", help="File to write the scores to.", metavar="OUT")]
