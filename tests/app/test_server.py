@@ -146,7 +146,26 @@ def test_like_a_picture(port: int, index: FakeIndex) -> None:
     Image.new("P", (1000, 500)).save(out, format="png")
     answer = get(port, "/api/picture?k=2", {"Content-Type": "image/png"}, method="POST", body=out.getvalue())
     assert len(answer.json["hits"]) == 2 and answer.json["timelines"]
-    assert index.asked[-1] == "like (1, 320, 640, 3) {}"
+    assert index.asked[-1] == "like (1, 500, 1000, 3) {}"
+
+
+def test_a_picture_is_searched_with_as_it_is_seen(port: int, index: FakeIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[np.ndarray] = []
+    monkeypatch.setattr(index, "encode_like", lambda example: given.append(example) or np.ones(1))
+
+    def send(picture: Image.Image, kind: str = "png", **options: Any) -> np.ndarray:
+        out = io.BytesIO()
+        picture.save(out, format=kind, **options)
+        answer = get(port, "/api/picture", {"Content-Type": f"image/{kind}"}, method="POST", body=out.getvalue())
+        assert answer.status == 200
+        return given[-1]
+
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    assert send(Image.new("RGB", (2000, 1400), "red"), "jpeg", exif=turned).shape == (1, 914, 640, 3)
+    assert send(Image.new("RGB", (4000, 12), "red")).shape == (1, 12, 4000, 3)
+    assert (send(Image.fromarray(np.full((8, 8), 128 * 257, np.uint16))) == 128).all()
+    assert (send(Image.new("RGBA", (8, 8), (0, 0, 0, 0))) == 255).all()
 
 
 def _state(port: int) -> str:

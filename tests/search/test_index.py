@@ -5,11 +5,14 @@ import threading
 
 import numpy as np
 import pytest
-from PIL import Image
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageFilter
 
 import svilm
 from svilm import backbones
 from svilm.data.decode import DecodeError, index_video, read_frames
+from svilm.data.sample import Sampling, load_clip
 from svilm.search.build import build_index
 from svilm.search.examples import read_example
 from svilm.search.index import LONGEST_QUERY, MOST_HITS, Index
@@ -87,16 +90,15 @@ def test_examples_find_themselves(opened, videos, tmp_path):
         opened.search_like(tmp_path / "cut.png")
 
 
-def test_a_huge_picture_is_refused(tmp_path):
-    picture = Image.new("1", (9000, 9000))
-    picture.save(tmp_path / "huge.png")
-    with pytest.raises(ValueError, match=r"9000x9000 pixels; at most|81000000 pixels"):
-        read_example(tmp_path / "huge.png", own_model().config.sampling, None, None)
+def test_a_picture_that_cannot_be_read_is_named(tmp_path):
+    Image.new("1", (9000, 9000)).save(tmp_path / "huge.png")
+    Image.new("F", (4, 4)).save(tmp_path / "depth.tiff")
+    for name, words in (("huge.png", "9000x9000 pixels; at most 40 million"), ("depth.tiff", "save it with 8 bits")):
+        with pytest.raises(ValueError, match=rf"{name}: .*{words}"):
+            read_example(tmp_path / name, own_model().config.sampling, None, None)
 
 
 def test_frames_are_fitted_as_videos_are(videos):
-    from svilm.data.sample import Sampling, load_clip
-
     path = videos / "scenes.mp4"
     for sampling in (Sampling(num_frames=4, size=16), Sampling(num_frames=4, size=24, fit="squash")):
         wanted = load_clip(path, None, None, sampling, None).frames
@@ -104,6 +106,32 @@ def test_frames_are_fitted_as_videos_are(videos):
         given = read_example(read_frames(index, np.arange(len(index))), sampling, None, None)
         assert given.shape == wanted.shape
         assert (given.float() - wanted.float()).abs().mean() < 8
+
+
+@pytest.mark.parametrize("fit", ["crop", "squash"])
+@pytest.mark.parametrize("shape", [(48, 64), (65, 40), (30, 90), (20, 141), (9, 3)])
+def test_frames_are_scaled_before_the_square_is_cut(shape, fit):
+    frames = np.random.default_rng(0).integers(0, 256, (3, *shape, 3), dtype=np.uint8)
+    smooth = np.asarray([Image.fromarray(frame).filter(ImageFilter.GaussianBlur(2)) for frame in frames])
+    sampling = Sampling(num_frames=6, size=28, short_side=32, fit=fit)
+    high, wide = shape
+    target = (28, 28) if fit == "squash" else (round(high * 32 / min(shape)), round(wide * 32 / min(shape)))
+    whole = F.interpolate(torch.from_numpy(smooth).permute(0, 3, 1, 2).float(), target, mode="bilinear", antialias=True)
+    top, left = (target[0] - 28) // 2, (target[1] - 28) // 2
+    wanted = whole[[0, 0, 1, 1, 2, 2], :, top : top + 28, left : left + 28].permute(0, 2, 3, 1)
+    given = read_example(smooth, sampling, None, None)
+    assert (given.float() - wanted).abs().mean() < 1.5
+
+
+@pytest.mark.parametrize("shape", [(1, 640), (12, 4000), (3000, 4000)])
+def test_a_picture_takes_little_memory_whatever_its_shape(shape, tmp_path, monkeypatch):
+    made = []
+    scaled = F.interpolate
+    monkeypatch.setattr(F, "interpolate", lambda *given, **more: made.append(scaled(*given, **more)) or made[-1])
+    Image.new("RGB", shape[::-1], "red").save(tmp_path / "red.png")
+    clip = read_example(tmp_path / "red.png", Sampling(), None, None)
+    assert clip.shape == (32, 224, 224, 3) and (clip == torch.tensor([255, 0, 0])).all()
+    assert [tensor.nbytes < 1e6 for tensor in made] == [True]
 
 
 def test_queries_are_bounded(opened):

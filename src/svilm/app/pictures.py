@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from svilm.app.refusal import Refusal
 
@@ -21,9 +21,8 @@ FILM_SIDE = 400
 FILM_FRAMES = (6, 20)
 """Fewest and most stills of a moment."""
 HEAT_SIDE = 64
-MOST_PICTURE_PIXELS = 40_000_000
-"""Of a picture that is searched with."""
 QUERY_SIDE = 640
+"""Shorter side of a picture that is searched with; larger ones are scaled down."""
 PICTURES = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 """Formats of pictures that can be searched with; Pillow tries no other."""
 
@@ -83,29 +82,18 @@ def heat_film(heat: "HeatMap") -> Film:
 
 
 def query_picture(data: bytes) -> UInt8[np.ndarray, "one high wide 3"]:
-    """A picture that somebody searches with, upright, as a video of one frame of at most QUERY_SIDE pixels.
+    """A picture that somebody searches with, as a video of one frame, its shorter side at most QUERY_SIDE pixels.
 
-    Raises a Refusal for what is no picture, or a very large one; ``Image.open`` looks only at the head before that.
+    Raises a Refusal for what is no picture, or a very large one.
     """
-    from PIL import ImageOps
+    from svilm.search.picture import PictureError, TooLargeError, read_picture
 
-    most = f"at most {MOST_PICTURE_PIXELS // 10**6} megapixels can be read"
-    too_large = Refusal(413, "the picture has too many pixels", most)
     try:
-        picture = Image.open(io.BytesIO(data), formats=PICTURES)
-        if picture.width * picture.height > MOST_PICTURE_PIXELS:
-            size = f"{picture.width}x{picture.height} pixels"
-            raise Refusal(
-                413, f"a picture of {size} is too large", f"at most {MOST_PICTURE_PIXELS // 10**6} megapixels"
-            )
-        picture.draft("RGB", (QUERY_SIDE, QUERY_SIDE))
-        upright = ImageOps.exif_transpose(picture).convert("RGB")
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise too_large from None
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
+        return read_picture(io.BytesIO(data), formats=PICTURES, short_side=QUERY_SIDE)[None]
+    except TooLargeError as error:
+        raise Refusal(413, f"the picture is too large: {error}", "give a smaller one") from None
+    except PictureError:
         raise Refusal(415, "this is not a picture that can be read", f"give {', '.join(PICTURES)}") from None
-    upright.thumbnail((QUERY_SIDE, QUERY_SIDE))
-    return np.asarray(upright)[None]
 
 
 def _frame_at(path: Path, second: float) -> UInt8[np.ndarray, "high wide 3"] | None:

@@ -6,14 +6,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from svilm.data.prepare.videos import EXTENSIONS
 from svilm.data.sample import Sampling, load_clip
+from svilm.search.picture import PictureError, read_picture
 
-MAX_PIXELS = 8192 * 4320
-"""Of a picture; as for videos."""
+MOST_ASPECT = 3
+"""Longer by the shorter side of what is scaled where a square is cut out of it: what lies further out is not seen, and
+a thin picture would become one of many millions of pixels."""
 
 
 def read_example(
@@ -33,19 +34,10 @@ def read_example(
         return load_clip(path, start, end, sampling, None).frames
     if start is not None or end is not None:
         raise ValueError(f"{path}: a picture has no start or end")
-    return _fitted(_read_picture(path)[None], sampling)
-
-
-def _read_picture(path: Path) -> UInt8[np.ndarray, "high wide 3"]:
     try:
-        with Image.open(path) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise ValueError(f"{path}: {picture.width}x{picture.height} pixels; at most {MAX_PIXELS} are read")
-            return np.asarray(picture.convert("RGB"))
-    except UnidentifiedImageError:
-        raise ValueError(f"{path}: not a picture; give a JPEG, PNG or WebP, or a video") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: cannot be read ({error})") from None
+        return _fitted(read_picture(path)[None], sampling)
+    except PictureError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _fitted(frames: np.ndarray, sampling: Sampling) -> UInt8[Tensor, "frames size size 3"]:
@@ -53,15 +45,26 @@ def _fitted(frames: np.ndarray, sampling: Sampling) -> UInt8[Tensor, "frames siz
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not frames.size:
         raise ValueError(f"frames must be uint8 of shape (T, H, W, 3), got {frames.dtype} of {frames.shape}")
     chosen = ((np.arange(sampling.num_frames) + 0.5) * len(frames) / sampling.num_frames).astype(np.int64)
-    high, wide = frames.shape[1:3]
+    distinct, places = np.unique(chosen, return_inverse=True)
     size = sampling.size
     if sampling.fit == "squash":
         target = (size, size)
     else:
+        frames = _middle(frames)
+        high, wide = frames.shape[1:3]
         short = max(sampling.short_side or round(size * 8 / 7), size)
         target = (max(size, round(high * short / min(high, wide))), max(size, round(wide * short / min(high, wide))))
-    pixels = torch.from_numpy(frames[chosen]).permute(0, 3, 1, 2).float()
-    resized = F.interpolate(pixels, target, mode="bilinear", antialias=True).round().clamp(0, 255)
+    # As bytes, since photographs of many megapixels take four times as much as floats.
+    pixels = torch.from_numpy(frames[distinct]).permute(0, 3, 1, 2)
+    resized = F.interpolate(pixels, target, mode="bilinear", antialias=True)
     top, left = (target[0] - size) // 2, (target[1] - size) // 2
-    square = resized[:, :, top : top + size, left : left + size]
-    return square.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    square = resized[:, :, top : top + size, left : left + size].permute(0, 2, 3, 1)
+    return square[torch.from_numpy(places)].contiguous()
+
+
+def _middle(frames: UInt8[np.ndarray, "frames high wide 3"]) -> UInt8[np.ndarray, "frames high2 wide2 3"]:
+    """Frames without what lies further out than MOST_ASPECT allows, or half a pixel less, around the same centre."""
+    high, wide = frames.shape[1:3]
+    most = MOST_ASPECT * min(high, wide)
+    top, left = max(0, high - most) // 2, max(0, wide - most) // 2
+    return frames[:, top : high - top, left : wide - left]
