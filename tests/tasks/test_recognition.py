@@ -322,5 +322,9 @@ def test_classes_come_from_the_header_or_from_the_labels(tmp_path):
     stated, silent = Manifest(tmp_path / "stated.jsonl"), Manifest(tmp_path / "silent.jsonl")
     assert classes_of(stated) == ("c", "b", "a") and classes_of(silent) == ("a", "b", "c")
     assert labels_of(silent, ("c", "b", "a")).tolist() == [1, 2, 0]
+    write_manifest(tmp_path / "none.jsonl", Header("test", ".", 1), [Entry("a", "a.mp4", ("words",), ((),))])
+    none = Manifest(tmp_path / "none.jsonl")
+    with pytest.raises(ManifestError, match=r"none\.jsonl has no classes; make it with `svilm prepare ucf101`"):
+        labels_of(none, classes_of(none))
     with pytest.raises(ManifestError, match=r"c: labels \['c'\] must be one of the 2 classes"):
         labels_of(silent, ("a", "b"))
