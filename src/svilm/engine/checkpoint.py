@@ -13,7 +13,6 @@ import shutil
 import warnings
 import zipfile
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,22 +37,32 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int = 2) -> None:
         self.folder, self.keep = folder, max(2, keep)
 
-    def save(self, step: int, weights: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> Path:
+    def save(
+        self,
+        step: int,
+        weights: Mapping[str, Mapping[str, Tensor]],
+        state: Mapping[str, Any],
+        *,
+        replace: bool = False,
+    ) -> Path:
         """Write the checkpoint of ``step``: named sets of weights, and training state of tensors and plain values.
 
-        Older ones go only after the new one is committed.  Raises OSError when the disk is full, in which case
-        nothing that was there before has changed.
+        An undamaged one of this step stays as it is, unless ``replace`` says otherwise.  Older ones go only after the
+        new one is committed.  Raises OSError when the disk is full, in which case nothing undamaged that was there
+        before has changed.
         """
-        final = self.folder / f"step_{step:08d}"
+        final = self._folder_of(step)
         if final.exists():
-            with suppress(CheckpointError):
+            try:
                 verify(final)
-                return final
-            _remove(final)
+                if not replace:
+                    return final
+            except CheckpointError:
+                _remove(final)
         self.folder.mkdir(parents=True, exist_ok=True)
         for rest in self.folder.glob("*.part"):  # of a process that was killed
             shutil.rmtree(rest, ignore_errors=True)
-        part = final.with_name(final.name + ".part")
+        part = final.with_name(final.name + ".new.part")
         part.mkdir()
         try:
             hashes = {}
@@ -65,6 +74,8 @@ class Checkpoints:
             hashes["training.pt"] = _write(part / "training.pt", stream.getbuffer())
             _write(part / _COMMIT, _commit(step, hashes).encode())
             _flush(part)
+            if final.exists():
+                _remove(final)
             os.rename(part, final)
             _flush(self.folder)
         finally:
@@ -72,6 +83,12 @@ class Checkpoints:
         for old in self.committed()[: -self.keep]:
             _remove(old)
         return final
+
+    def forget_after(self, step: int) -> None:
+        """Remove the checkpoints of later steps, which a run that goes on from ``step`` takes again."""
+        for folder in self.committed():
+            if folder > self._folder_of(step):
+                _remove(folder)
 
     def committed(self) -> list[Path]:
         """Folders with a commit file, oldest first."""
@@ -86,6 +103,9 @@ class Checkpoints:
             except CheckpointError as error:
                 warnings.warn(f"{error}; using the checkpoint before it", stacklevel=2)
         return None
+
+    def _folder_of(self, step: int) -> Path:
+        return self.folder / f"step_{step:08d}"
 
 
 def verify(folder: Path) -> int:
