@@ -155,6 +155,67 @@ def test_tars_that_are_cut_short_or_none(shard: Path, tmp_path: Path) -> None:
         members(tmp_path / "z.tar")
 
 
+def damaged(whole: bytes, second: int) -> dict[str, bytes]:
+    """A tar whose members from the byte ``second`` on cannot be found, by what was done to it."""
+    return {
+        "a bit flipped in a header": whole[: second + 5] + bytes([whole[second + 5] ^ 4]) + whole[second + 6 :],
+        "a header of zeros": whole[:second] + bytes(512) + whole[second + 512 :],
+        "zeros to the end": whole[:second] + bytes(len(whole) - second),
+        "cut inside a header": whole[: second + 200],
+        "two tars in one file": whole + whole,
+    }
+
+
+def test_a_damaged_tar_does_not_end_early_in_silence(tmp_path: Path) -> None:
+    whole = make_tar(tmp_path / "whole.tar", {f"{k}.mp4": bytes([k] * 20_000) for k in range(1, 4)}).read_bytes()
+    for number, (what, data) in enumerate(damaged(whole, 20_992).items()):
+        path = tmp_path / f"{number}.tar"
+        path.write_bytes(data)
+        with pytest.raises(ShardError, match=r"damaged at byte|zeros from byte|cut short.*"):
+            members(path)
+            pytest.fail(what)
+
+
+def test_tars_end_in_many_ways(tmp_path: Path) -> None:
+    whole = make_tar(tmp_path / "whole.tar", {"a.mp4": b"1" * 700, "b.txt": b"2"}).read_bytes()
+    assert len(whole) == 10240 and shards.has_end(tmp_path / "whole.tar")
+    ends = {2560: False, 2561: False, 3072: True, 3584: True, 7777: True, 10240: True, 1 << 16: True, 1 << 20: True}
+    for size, ended in ends.items():  # without a mark, with half of it, filled up to records of all sizes
+        path = tmp_path / f"{size}.tar"
+        path.write_bytes(whole[:size].ljust(size, b"\0"))
+        assert [member.name for member in members(path)] == ["a.mp4", "b.txt"]
+        assert shards.has_end(path) == ended or size == 2561
+    (tmp_path / "long.tar").write_bytes(whole.ljust(5 << 20, b"\0"))
+    with pytest.raises(ShardError, match=r"5240320 zeros from byte 2560 on.*fetch it again"):
+        members(tmp_path / "long.tar")
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_the_last_of_two_members_with_one_name_counts(indexed: bool, tmp_path: Path) -> None:
+    """As for tar, which appends what is new (`tar -r`)."""
+    shards._known.cache_clear()
+    shard = make_tar(tmp_path / "a.tar", {"a.mp4": b"old", "mp4": b"no extension", "512": b"a number"})
+    with tarfile.open(shard, "a") as tar:
+        info = tarfile.TarInfo("a.mp4")
+        info.size = 4
+        tar.addfile(info, io.BytesIO(b"new!"))
+    if indexed:
+        write_index(shard)
+    for name, data in (("a.mp4", b"new!"), ("mp4", b"no extension"), ("512", b"a number")):
+        with open_bytes(str(shard / name)) as file:
+            assert file.read() == data
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_names_that_are_no_text(indexed: bool, tmp_path: Path, videos: dict[str, bytes]) -> None:
+    shards._known.cache_clear()
+    shard = make_tar(tmp_path / "a.tar", {"caf\udce9.mp4": videos["000.mp4"]}, format=tarfile.GNU_FORMAT)
+    if indexed:
+        assert " caf%E9.mp4\n" in write_index(shard).read_text()
+    assert [member.name for member in members(shard)] == ["caf\udce9.mp4"]
+    assert len(index_video(f"{shard}/caf\udce9.mp4")) == 10
+
+
 def test_a_video_ends_where_its_member_does(tmp_path: Path, videos: dict[str, bytes]) -> None:
     data = videos["000.mp4"]
     shard = make_tar(tmp_path / "half.tar", {"a.mp4": data[: len(data) - 30], "b.mp4": data})

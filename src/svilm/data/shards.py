@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote_to_bytes
 
 SUFFIX = ".tar"
 BLOCK = 512
@@ -21,6 +21,8 @@ KNOWN = 256
 """Shards of which a process remembers where their members are; about 80 kB for a shard of 1000 samples."""
 
 _DIGITS = 18  # of a number in an index
+_RECORD = 20  # blocks that tars are filled up to a multiple of, where nobody asked for another number
+_RECORDS = (_RECORD, *(1 << power for power in range(12)))
 _TAR_ERRORS = (tarfile.TarError, EOFError, OSError, ValueError, LookupError, ArithmeticError, MemoryError)
 
 
@@ -88,11 +90,10 @@ def members(shard: str | os.PathLike[str]) -> list[Member]:
     Raises ShardError for what is no plain tar: a compressed one cannot be read at any place but its beginning.
     """
     shard = os.path.abspath(os.fspath(shard))
-    text = _read_index(shard)
-    if text is not None:
-        found = list(_parse(text))
+    found = read_index(shard)
+    if found:
         size = os.path.getsize(shard)
-        if found and _is_there(shard, found[0], size) and _is_there(shard, max(found, key=lambda m: m.offset), size):
+        if _is_there(shard, found[0], size) and _is_there(shard, max(found, key=lambda m: m.offset), size):
             return found
     return scan(shard)
 
@@ -100,18 +101,52 @@ def members(shard: str | os.PathLike[str]) -> list[Member]:
 def scan(shard: str) -> list[Member]:
     """The members of a tar from its headers: plain files, by names that stay inside it.
 
-    Raises ShardError for what is no plain tar, and for one that was cut short.
+    Raises ShardError for what is no plain tar, and for one that was cut short or is damaged.
     """
     found: list[Member] = []
     try:
-        with tarfile.open(shard, "r:") as tar:
+        with tarfile.open(shard, "r:", encoding="utf-8") as tar:
             for each in tar:
                 name = os.path.normpath(each.name)
                 if each.isreg() and not each.issparse() and not name.startswith(("/", "..")):
                     found.append(Member(name, each.offset_data, each.size))
+            read = tar.offset
+        _check_end(shard, read)
     except _TAR_ERRORS as error:
+        if isinstance(error, ShardError):
+            raise
         raise ShardError(f"{shard}: no plain tar, or cut short ({error}); unpack a compressed one") from None
     return found
+
+
+def has_end(shard: str | os.PathLike[str]) -> bool:
+    """Whether a tar ends with the zeros that say so: one without them may have lost members and not show it."""
+    with open(shard, "rb") as file:
+        file.seek(max(0, os.path.getsize(shard) - BLOCK))
+        return file.read().count(0) == BLOCK
+
+
+def _check_end(shard: str, read: int) -> None:
+    """See that nothing but the zeros at the end of a tar comes after the ``read`` bytes that its members take.
+
+    A header that cannot be read ends a tar for tarfile, and members behind it would be lost in silence.  Raises
+    ShardError for anything else, and for more zeros than the last record can have: a download that has stopped.
+    """
+    size = os.path.getsize(shard)
+    record = max(blocks * BLOCK for blocks in _RECORDS if blocks == _RECORD or size % (blocks * BLOCK) == 0)
+    with open(shard, "rb") as file:
+        file.seek(read)
+        while block := file.read(1 << 20):
+            if block.count(0) < len(block):
+                raise ShardError(
+                    f"{shard}: damaged at byte {read} of {size}, where no header can be read but more follows; "
+                    "fetch it again"
+                )
+    if size - read >= record + 2 * BLOCK:
+        raise ShardError(
+            f"{shard}: nothing but {size - read} zeros from byte {read} on, where a tar ends with at most "
+            f"{record + 2 * BLOCK}: a download that has stopped; fetch it again"
+        )
 
 
 def write_index(shard: str | os.PathLike[str], found: Iterable[Member] | None = None) -> Path:
@@ -124,7 +159,7 @@ def write_index(shard: str | os.PathLike[str], found: Iterable[Member] | None = 
     samples: dict[str, list[str]] = {}
     for name, offset, size in scan(str(path)) if found is None else found:
         key, extension = sample_key(name)
-        samples.setdefault(key, []).append(f"{quote(extension) or '-'} {offset} {size} {quote(name)}")
+        samples.setdefault(key, []).append(f"{_quoted(extension) or '-'} {offset} {size} {_quoted(name)}")
     index = path.with_suffix(".idx")
     part = index.with_name(index.name + ".part")
     try:
@@ -134,6 +169,12 @@ def write_index(shard: str | os.PathLike[str], found: Iterable[Member] | None = 
     finally:
         part.unlink(missing_ok=True)
     return index
+
+
+def read_index(shard: str | os.PathLike[str]) -> list[Member] | None:
+    """The members that the index of a tar lists, be they there or not; None where there is no index."""
+    text = _index(os.fspath(shard))
+    return None if text is None else list(_parse(text))
 
 
 def sample_key(name: str) -> tuple[str, str]:
@@ -147,17 +188,19 @@ class _Known:
     """The index of a tar as text, in which a name is looked up."""
 
     def __init__(self, shard: str) -> None:
-        text = _read_index(shard)
+        text = _index(shard)
         self.scanned = text is None
         self.text = text if text is not None else _text(scan(shard))
 
     def find(self, name: str) -> Member | None:
-        wanted = f" {quote(name)}".encode()
-        at = max(self.text.find(wanted + end) for end in (b" ", b"\n"))
-        numbers = self.text[max(0, at - 2 * _DIGITS) : max(0, at)].split()[-2:]
-        if len(numbers) < 2 or not all(number.isdigit() for number in numbers):
-            return None
-        return Member(name, int(numbers[0]), int(numbers[1]))
+        """The last member of that name, as `tar` unpacks it."""
+        wanted, behind = f" {_quoted(name)}".encode(), len(self.text)
+        while (at := max(self.text.rfind(wanted + end, 0, behind) for end in (b" ", b"\n"))) >= 0:
+            numbers = self.text[max(0, at - 2 * _DIGITS) : at].split()[-2:]
+            if len(numbers) == 2 and all(number.isdigit() for number in numbers):
+                return Member(name, int(numbers[0]), int(numbers[1]))
+            behind = at + len(wanted)  # that was an extension or a number
+        return None
 
 
 @lru_cache(maxsize=KNOWN)
@@ -190,10 +233,10 @@ def _is_there(shard: str, member: Member, size: int) -> bool:
 
 
 def _text(found: Iterable[Member]) -> bytes:
-    return b"\n" + "".join(f"- {offset} {size} {quote(name)}\n" for name, offset, size in found).encode()
+    return b"\n" + "".join(f"- {offset} {size} {_quoted(name)}\n" for name, offset, size in found).encode()
 
 
-def _read_index(shard: str) -> bytes | None:
+def _index(shard: str) -> bytes | None:
     """The index beside a tar, None where there is none that could be one."""
     try:
         with open(shard.removesuffix(SUFFIX) + ".idx", "rb") as file:
@@ -210,7 +253,12 @@ def _parse(text: bytes) -> Iterator[Member]:
         _, offset, size, name = words[at : at + 4]
         if not (offset.isdigit() and size.isdigit()):
             return
-        yield Member(unquote(name.decode("ascii", "replace")), int(offset), int(size))
+        yield Member(unquote_to_bytes(name).decode("utf-8", "surrogateescape"), int(offset), int(size))
+
+
+def _quoted(name: str) -> str:
+    """A name in ASCII without spaces; bytes that are no text, which Python spells as surrogates, stay what they are."""
+    return quote(name.encode("utf-8", "surrogateescape"))
 
 
 class _Part(io.RawIOBase):

@@ -6,6 +6,7 @@ import sys
 import tarfile
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -14,7 +15,8 @@ from svilm.data.decode import index_video, read_frames
 from svilm.data.manifest import Manifest
 from svilm.data.pack import pack
 from svilm.data.prepare import webdataset
-from svilm.data.prepare.common import PrepareError, prepare
+from svilm.data.prepare.common import Clip, PrepareError, Refusal, prepare
+from svilm.data.shards import read_index
 
 sys.path.append(str(Path(__file__).parents[1]))
 from make_videos import read_numbers, write_video
@@ -102,6 +104,86 @@ def test_shards_that_cannot_be_read(folder: Path, tmp_path: Path) -> None:
     assert [row.reason for row in listing.read() if not hasattr(row, "id")] == ["no video in the sample", "no shard"]
     with pytest.raises(PrepareError, match="no shards"):
         webdataset.listing(tmp_path / "nowhere")
+
+
+def captions_of(folder: Path) -> list[Any]:
+    return [row.captions[0] if isinstance(row, Clip) else row.reason for row in webdataset.listing(folder).read()]
+
+
+def simple(*captions: str, first: int = 0) -> dict[str, dict[str, Any]]:
+    return {f"{first + k:04d}": {"mp4": b"video", "txt": text.encode()} for k, text in enumerate(captions)}
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_an_index_of_an_older_tar_cuts_no_captions(
+    writable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = write_shard(tmp_path / "s" / "0.tar", simple("a cat", "a dog runs fast", "a man"))
+    assert captions_of(tmp_path / "s") == ["a cat", "a dog runs fast", "a man"]
+    write_shard(shard, simple("a cat", "a dog", "a man", "one more"))  # the first and the last are where they were
+    if not writable:
+        monkeypatch.setattr(webdataset, "write_index", Mock(side_effect=PermissionError))
+    assert captions_of(tmp_path / "s") == ["a cat", "a dog", "a man", "one more"]
+    assert (len(read_index(shard) or ()) == 8) == writable
+
+
+def test_a_right_index_is_left_alone(tmp_path: Path) -> None:
+    shard = write_shard(tmp_path / "s" / "0.tar", simple("a cat", "a dog"))
+    captions_of(tmp_path / "s")
+    index = shard.with_suffix(".idx")
+    index.write_text(index.read_text().replace("v1.2 2", "v1.2 02"))  # as another program spells it
+    captions_of(tmp_path / "s")
+    assert index.read_text().startswith("v1.2 02")
+
+
+def test_damaged_shards_are_named(tmp_path: Path) -> None:
+    for name in ("0.tar", "1.tar", "2.tar"):
+        shard = write_shard(tmp_path / "s" / name, simple("a cat", "a dog", "a man"))
+        captions_of(tmp_path / "s")
+    data = bytearray(shard.read_bytes())
+    data[2048 + 3] ^= 4
+    shard.write_bytes(data)
+    (tmp_path / "s" / "1.tar").write_bytes(data[:2048])
+    assert captions_of(tmp_path / "s") == ["a cat", "a dog", "a man", "a cat", "no shard"]
+    assert (
+        "1 shards have no mark at their end and may have been cut short: 1.tar"
+        in webdataset.listing(tmp_path / "s").notes
+    )
+
+
+def test_keys_that_are_unique_in_their_shard_only(tmp_path: Path) -> None:
+    for name in ("00000.tar", "00001.tar", "more/00000.tar"):
+        write_shard(tmp_path / "s" / name, simple(f"a cat of {name}"))
+    write_shard(tmp_path / "s" / "00002.tar", simple("a dog", first=9))
+    found = [(row.id, row.captions[0]) for row in webdataset.listing(tmp_path / "s").read() if isinstance(row, Clip)]
+    assert found == [
+        ("0000", "a cat of 00000.tar"),
+        ("00001/0000", "a cat of 00001.tar"),
+        ("0009", "a dog"),
+        ("more/0000", "a cat of more/00000.tar"),
+    ]
+
+
+def test_a_key_that_occurs_twice_in_a_shard(tmp_path: Path) -> None:
+    """No caption of one sample comes to the video of another."""
+    shard = write_shard(tmp_path / "s" / "0.tar", simple("old cat", "dog"))
+    with tarfile.open(shard, "a") as tar:
+        for extension, data in (("mp4", b"other"), ("txt", b"new cat")):
+            info = tarfile.TarInfo(f"0000.{extension}")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    assert captions_of(tmp_path / "s") == ["its video's name occurs again in the shard", "new cat", "dog"]
+
+
+def test_a_key_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "0.tar", "w", format=tarfile.GNU_FORMAT) as tar:
+        for name in ("0000", "caf\udce9"):
+            for extension in ("mp4", "txt"):
+                info = tarfile.TarInfo(f"{name}.{extension}")
+                info.size = 5
+                tar.addfile(info, io.BytesIO(b"a cat"))
+    rows = list(webdataset.listing(tmp_path).read())
+    assert isinstance(rows[0], Clip) and rows[1] == Refusal(r"0.tar/caf\xe9", "its name is not UTF-8", r"'caf\udce9'")
 
 
 def test_our_own_shards_and_packing_of_others(folder: Path, tmp_path: Path) -> None:
