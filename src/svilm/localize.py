@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors.torch import load_file
 
 from svilm.config import ConfigError
 from svilm.data.decode import index_video, read_frames
@@ -14,6 +13,7 @@ from svilm.draw import Bar, timeline
 from svilm.features.extract import Extraction, encode_video, fingerprint
 from svilm.metrics.proposals import overlaps
 from svilm.model import SViLM
+from svilm.models.weights import load_saved
 from svilm.run import load_run
 from svilm.tasks.localization import Detection, Localization, LocalizationTask, read_about
 from svilm.types import Entry, Segment
@@ -62,7 +62,8 @@ def detect(run: str | Path, video: str | Path, *, encoder: str = "", device: str
     """Find the actions in a video with a finished run of temporal localization.
 
     ``encoder`` names the S-ViLM that made the run's features, where it is no longer where it was.  Raises
-    ConfigError for a run that cannot do it, and DecodeError for a video that cannot be read.
+    ConfigError for a run that cannot do it, WeightsError (a ValueError) for weights that are damaged, and DecodeError
+    for a video that cannot be read.
     """
     folder, video = Path(run), Path(video)
     settings = load_run(folder).task
@@ -79,7 +80,7 @@ def detect(run: str | Path, video: str | Path, *, encoder: str = "", device: str
         )
     model = _encoder(folder, origin, encoder, device)
     task = LocalizationTask(settings, classes)
-    task.load_state_dict(load_file(weights))
+    load_saved(task, weights)
     task.to(model.device)
     index = index_video(video)
     extraction = Extraction(vector=origin.vector, windows=origin.windows, dtype=origin.dtype)
@@ -119,5 +120,6 @@ def _clear(detections: Sequence[Detection], most: int, overlap: float, least: fl
 
 def _line(segment: Segment, score: float, duration: float, width: int = 40) -> str:
     first, last = (round(width * time / duration) for time in (segment.start, segment.end))
+    first = min(first, width - 1)  # also the last moment has a bar
     bar = "·" * first + "█" * max(1, last - first)
     return f"{segment.start:8.1f} {segment.end:8.1f} s  {score:5.3f}  {bar[:width]:·<{width}}  {segment.label}"

@@ -1,7 +1,8 @@
 """A trained S-ViLM to use: `svilm.load(path)`, then encode videos and texts, or ask where a noun is."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from svilm.config import Config, build
@@ -19,6 +20,7 @@ from svilm.data.sample import Sampling, load_clip
 from svilm.hub import local_folder
 from svilm.models.dual import DualEncoder, DualEncoderConfig
 from svilm.models.heat import HeatKind, heat_kind, noun_heat
+from svilm.models.weights import load_saved
 from svilm.runtime import device_for
 from svilm.types import VideoFeatures
 from svilm.version import __version__
@@ -76,10 +78,15 @@ class SViLM:
         for file in ("config.json", "model.safetensors", "tokenizer.json"):
             if not (folder / file).is_file():
                 raise ValueError(f"{folder} has no {file}; give a run that has finished, or a saved model")
-        config = build(ModelConfig, json.loads((folder / "config.json").read_text(encoding="utf-8")))
-        encoder = DualEncoder(config.model)
-        encoder.load_state_dict(load_file(folder / "model.safetensors"))
-        return cls(encoder.to(device_for(device)), Tokenizer.load(folder), config)
+        with _of_file(folder / "config.json"):
+            config = build(ModelConfig, json.loads((folder / "config.json").read_text(encoding="utf-8")))
+            encoder = DualEncoder(config.model)
+        load_saved(encoder, folder / "model.safetensors")
+        with _of_file(folder / "tokenizer.json"):
+            tokenizer = Tokenizer.load(folder)
+            if len(tokenizer) > (known := config.model.text.vocabulary):
+                raise ValueError(f"{len(tokenizer)} word pieces, but the model knows {known}")
+        return cls(encoder.to(device_for(device)), tokenizer, config)
 
     def save_pretrained(self, folder: str | Path, card: str = "") -> None:
         """Write config.json, model.safetensors, tokenizer.json and a model card (README.md)."""
@@ -176,6 +183,17 @@ class SViLM:
         )
         pixels = resized.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
         return pixels, chosen.float(), (0.0, 0.0, 1.0, 1.0)
+
+
+@contextmanager
+def _of_file(file: Path) -> Iterator[None]:
+    """Errors inside name the file that led to them, and what to do."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, ValueError) or type(error) is Exception:  # the latter is what tokenizers raises
+            raise ValueError(f"{file}: {error}; save or fetch the model again") from None
+        raise
 
 
 _CARD = """---

@@ -1,5 +1,6 @@
 import json
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ from svilm.hub import HubError
 from svilm.models.grouping import GroupingConfig
 from svilm.models.text import TextEncoder, TextEncoderConfig
 from svilm.models.video import VideoEncoder, VideoEncoderConfig, interpolate_positions
-from svilm.models.weights import WeightsError, load_text, load_video, text_config_of, video_config_of
+from svilm.models.weights import WeightsError, load_saved, load_text, load_video, text_config_of, video_config_of
 
 SMALL = {
     "image_size": 32,
@@ -390,3 +391,23 @@ def test_a_name_that_is_nowhere(tmp_path):
         video_config_of("nobody/nothing")
     with pytest.raises(HubError, match="is neither a folder"):
         load_text(TextEncoder(TextEncoderConfig(**{"vocabulary": 9, "width": 8, "depth": 1, "heads": 1})), "no/no")
+
+
+def test_what_was_saved_comes_back_or_the_file_is_named(tmp_path):
+    file = tmp_path / "layer.safetensors"
+    saved, other = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
+    save_file(saved.state_dict(), file)
+    load_saved(other, file)
+    assert torch.equal(saved.weight, other.weight) and torch.equal(saved.bias, other.bias)
+    layers = torch.nn.Sequential(*(torch.nn.Linear(2, 2) for _ in range(3)))
+    for module, message in (
+        (torch.nn.Linear(2, 4), r"weight is \(3, 2\) instead of \(4, 2\)"),
+        (torch.nn.Linear(2, 3, bias=False), "bias is not of this model"),
+        (layers, r"\{0,1,2\}.bias is missing; \{0,1,2\}.weight is missing; bias is not of .*; weight is not of"),
+    ):
+        with pytest.raises(
+            WeightsError, match=rf"{re.escape(str(file))}: .*{message}.*; save or fetch the model again$"
+        ):
+            load_saved(module, file)
+    with pytest.raises(WeightsError, match=r"none\.safetensors: cannot be read .*; save or fetch the model again$"):
+        load_saved(other, tmp_path / "none.safetensors")

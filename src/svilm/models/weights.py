@@ -1,4 +1,4 @@
-"""Published weights in our encoders: ViViT and VideoMAE for video, BERT for text.
+"""Published weights in our encoders: ViViT and VideoMAE for video, BERT for text; and our own, as they were saved.
 
 Tensors are matched by their names in the files.  Those have stayed the same while transformers renamed its
 modules, so it does not matter which release of it wrote the files, or is installed.
@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from svilm.config import Config, build, settings
@@ -87,6 +89,29 @@ class LoadReport:
             if names:
                 lines += [f"  {title}:", *(f"    {name}" for name in names)]
         return "\n".join(lines)
+
+
+def load_saved(module: nn.Module, file: Path) -> None:
+    """Fill a module from the safetensors that svilm wrote of one like it, tensor for tensor.
+
+    Raises WeightsError, which names the file, when it is missing or cut, or is of a module of another shape.
+    """
+    try:
+        tensors = load_file(file)
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{file}: cannot be read ({error}); save or fetch the model again") from None
+    own = module.state_dict()
+    wrong = [
+        f"{name} is {tuple(tensor.shape)} instead of {tuple(own[name].shape)}"
+        for name, tensor in tensors.items()
+        if name in own and tensor.shape != own[name].shape
+    ]
+    wrong += [f"{name} is missing" for name in _folded(sorted(own.keys() - tensors.keys()))]
+    wrong += [f"{name} is not of this model" for name in _folded(sorted(tensors.keys() - own.keys()))]
+    if wrong:
+        more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise WeightsError(f"{file}: {'; '.join(wrong[:5])}{more}; save or fetch the model again")
+    module.load_state_dict(tensors)
 
 
 def load_video(encoder: VideoEncoder, source: str) -> LoadReport:

@@ -1,0 +1,79 @@
+"""A saved model whose files are damaged or not of one model is refused by the name of the file."""
+
+import json
+import re
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from svilm.data.language import Tokenizer
+from svilm.model import SViLM
+from tiny_models import own_model
+
+
+@pytest.fixture
+def saved(tmp_path):
+    folder = tmp_path / "model"
+    own_model().save_pretrained(folder)
+    return folder
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def wrap(file):
+    """Weights as a wrapper for several processes would have saved them."""
+    save_file({f"module.{name}": tensor for name, tensor in load_file(file).items()}, file)
+
+
+def stretch(file):
+    save_file({**load_file(file), "video.position": torch.zeros(4, 5, 5, 16)}, file)
+
+
+def lengthen(file):
+    Tokenizer.train([chr(97 + number % 26) * (number + 1) for number in range(26)], 300).save(file.parent)
+
+
+def change(part, setting, value):
+    """Another value in config.json."""
+
+    def damage(file):
+        config = json.loads(file.read_text())
+        config["model"][part][setting] = value
+        file.write_text(json.dumps(config))
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("model.safetensors", cut, "cannot be read"),
+        ("model.safetensors", lambda file: file.write_bytes(b"\0" * 100), "cannot be read"),
+        ("model.safetensors", stretch, "video.position is (4, 5, 5, 16) instead of (4, 2, 2, 16)"),
+        ("model.safetensors", wrap, "contrast_log_scale is missing; "),
+        ("config.json", lambda file: file.write_text("{oops"), "Expecting property name"),
+        ("config.json", lambda file: file.write_bytes(b"\xff"), "can't decode"),
+        ("config.json", lambda file: file.write_text('{"model": {}}'), "sampling"),
+        ("config.json", change("video", "depth", "three"), "model.video.depth"),
+        ("config.json", change("video", "heads", 7), "16"),
+        ("tokenizer.json", lambda file: file.write_text("{}"), ""),
+        ("tokenizer.json", lambda file: file.write_bytes(b""), ""),
+        ("tokenizer.json", lengthen, "word pieces, but the model knows 50"),
+    ],
+)
+def test_a_damaged_file_is_named(saved, name, damage, message):
+    assert SViLM.from_pretrained(saved, "cpu").encode_text("a red circle").shape == (1, 8)
+    damage(saved / name)
+    wanted = rf"{re.escape(str(saved / name))}: .*{re.escape(message)}.*; save or fetch the model again$"
+    with pytest.raises(ValueError, match=re.compile(wanted, re.DOTALL)):
+        SViLM.from_pretrained(saved, "cpu")
+
+
+def test_weights_in_half_precision_are_taken(saved):
+    file = saved / "model.safetensors"
+    save_file({name: tensor.half() for name, tensor in load_file(file).items()}, file)
+    model = SViLM.from_pretrained(saved, "cpu")
+    assert model.encode_text("a red circle").dtype == torch.float32
