@@ -2,7 +2,9 @@
 
 import json
 import os
+import signal
 import tarfile
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -286,6 +288,23 @@ def test_a_folder_is_for_one_dataset(videos: Path, tmp_path: Path) -> None:
         hold_out(tmp_path / "packed" / "manifest.jsonl", 1, rest=tmp_path / "r", held=tmp_path / "h")
 
 
+def test_no_manifest_is_replaced(videos: Path, tmp_path: Path) -> None:
+    old = dataset(tmp_path, some_entries()[:1], videos)
+    source = old.rename(tmp_path / "manifest.jsonl")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "manifest.jsonl").write_text("mine\n")
+    (tmp_path / "link").symlink_to(tmp_path)
+    for folder, message in (
+        (tmp_path, "would be replaced by the packed set's"),
+        (tmp_path / "link", "would be replaced by the packed set's"),
+        (tmp_path / "other", r"other/manifest\.jsonl is of other origin"),
+    ):
+        before = (folder / "manifest.jsonl").read_bytes()
+        with pytest.raises(ValueError, match=message):
+            pack.pack(source, folder, SMALL, workers=0)
+        assert (folder / "manifest.jsonl").read_bytes() == before and not (folder / "pack.json").exists()
+
+
 def test_a_test_split_shrinks_in_the_open_only(videos: Path, tmp_path: Path) -> None:
     old = dataset(tmp_path, some_entries()[:4], videos, split="test")
     with pytest.raises(ManifestError, match="1 of 4 test clips cannot be packed: lost: not_a_video"):
@@ -309,3 +328,17 @@ def test_a_full_disk_is_noticed(videos: Path, tmp_path: Path, monkeypatch: pytes
 def test_a_job_that_kills_its_process_costs_no_other() -> None:
     jobs = ["1 + 1", "__import__('os')._exit(1)", "3 + 3", "4 + 4"]
     assert list(in_order(eval, jobs, 1)) == [2, None, 6, 8]
+
+
+def _dies_of_three(number: int) -> int:
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def test_a_process_that_dies_while_a_result_is_used_costs_no_job() -> None:
+    found = []
+    for result in in_order(_dies_of_three, range(9), 1):
+        found.append(result)
+        time.sleep(0.5 if result == 0 else 0)  # a shard is written, and meanwhile the process dies
+    assert found == [0, 1, 2, None, *range(4, 9)]

@@ -234,6 +234,9 @@ def _claim(folder: Path, source: Manifest, packing: Packing) -> None:
     """Make the folder one for these shards, or see that it is."""
     if folder.resolve() == source.root.resolve():
         raise ValueError(f"{folder} holds the videos of {source.path}; choose another folder for the shards")
+    target = folder / "manifest.jsonl"
+    if target.exists() and target.samefile(source.path):
+        raise ValueError(f"{source.path} would be replaced by the packed set's; choose another folder for the shards")
     about = {
         "svilm_pack": 1,
         "manifest": hashlib.sha256(source.path.read_bytes()).hexdigest(),
@@ -250,6 +253,8 @@ def _claim(folder: Path, source: Manifest, packing: Packing) -> None:
         return
     if folder.is_dir() and any(folder.glob("*.tar")):
         raise ValueError(f"{folder} holds tar files of other origin; choose an empty folder")
+    if target.exists():
+        raise ValueError(f"{target} is of other origin and would be replaced; choose an empty folder")
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(path, about)
 
@@ -346,7 +351,7 @@ def in_order(work: Callable[[A], B], jobs: Iterable[A], workers: int) -> Generat
     crew = _crew(workers)
     try:
         while True:
-            ahead.extend((job, crew.submit(work, job)) for job in islice(jobs, AHEAD * workers - len(ahead)))
+            ahead.extend((job, _submit(crew, work, job)) for job in islice(jobs, AHEAD * workers - len(ahead)))
             if not ahead:
                 return
             job, future = ahead.popleft()
@@ -356,10 +361,20 @@ def in_order(work: Callable[[A], B], jobs: Iterable[A], workers: int) -> Generat
                 crew.shutdown()
                 result = _alone(work, job)
                 crew = _crew(workers)
-                ahead = deque((waiting, crew.submit(work, waiting)) for waiting, _ in ahead)
+                ahead = deque((waiting, _submit(crew, work, waiting)) for waiting, _ in ahead)
             yield result
     finally:
         crew.shutdown(cancel_futures=True)
+
+
+def _submit(crew: ProcessPoolExecutor, work: Callable[[A], B], job: A) -> Future[B]:
+    """The result to come; of a crew that has lost a process meanwhile, the error that says so."""
+    try:
+        return crew.submit(work, job)
+    except BrokenProcessPool as error:
+        failed: Future[B] = Future()
+        failed.set_exception(error)
+        return failed
 
 
 def _alone(work: Callable[[A], B], job: A) -> B | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,21 @@ def test_videos_that_are_longer_than_those_of_the_list(video: Callable[..., Path
 def test_the_manifest_is_no_folder(names: Names, tmp_path: Path) -> None:
     with pytest.raises(PrepareError, match="is a folder; give the manifest a file name"):
         prepare(listing([clip("a")]), to=tmp_path, videos=names("a.mp4"))
+
+
+def test_nothing_but_an_earlier_manifest_is_replaced(names: Names, tmp_path: Path) -> None:
+    videos, to = names("a.mp4"), tmp_path / "m.jsonl"
+    how: dict[str, Any] = {"videos": videos, "check": "none"}
+    rows = '{"video": "a.mp4", "caption": "a cat", "license": "cc"}\n'
+    to.write_text(rows)
+    with pytest.raises(PrepareError, match=r"m\.jsonl is the list of clips itself and would be replaced"):
+        prepare(replace(listing([clip("a")]), path=to), to=to, **how)
+    with pytest.raises(PrepareError, match=r"m\.jsonl is there and no manifest; write to another file"):
+        prepare(listing([clip("a")]), to=to, **how)
+    assert to.read_text() == rows
+    to.write_text("")
+    for rest in ([], [clip("b", names=("a",))]):
+        assert prepare(listing([clip("a"), *rest]), to=to, **how).written == 1 + len(rest)
 
 
 def test_size_of_the_published_list(names: Names, tmp_path: Path) -> None:
