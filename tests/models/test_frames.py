@@ -47,6 +47,13 @@ def test_a_text_has_the_same_vector_in_any_company(checkpoint):
     torch.testing.assert_close(alone[0], beside[0], atol=1e-6, rtol=0)
 
 
+def test_siglip_is_asked_in_lower_case_whatever_its_tokenizer_does(checkpoint):
+    kind, folder = checkpoint
+    encoder = FrameEncoder.load(str(folder), CPU)
+    lower, upper = encoder.encode_text(["a man", "A Man"])  # "[UNK] [UNK]" for all but the tokenizer of SigLIP 2
+    assert torch.equal(lower, upper) == (kind != "clip")
+
+
 def test_pickled_weights_are_read_but_not_run(tmp_path):
     folder = write_checkpoint(tmp_path / "clip", "clip")
     encoder = FrameEncoder.load(str(folder), CPU)

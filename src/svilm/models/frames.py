@@ -101,11 +101,16 @@ class FrameEncoder:
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "texts common"]:
-        """Unit vectors of texts, on the model's device; longer ones than the model can read are cut."""
+        """Unit vectors of texts, on the model's device; longer ones than the model can read are cut.
+
+        CLIP's tokenizer makes them lower case itself.  SigLIP was trained on lower case too, but the tokenizers of many
+        of its checkpoints leave that to the caller.
+        """
         longest = self.model.config.text_config.max_position_embeddings
         # SigLIP was trained on texts filled up to its full length and without a mask
         padding = True if self.kind == "clip" else "max_length"
-        words = self.tokenizer(list(texts), padding=padding, truncation=True, max_length=longest, return_tensors="pt")
+        texts = list(texts) if self.kind == "clip" else [text.lower() for text in texts]
+        words = self.tokenizer(texts, padding=padding, truncation=True, max_length=longest, return_tensors="pt")
         inputs = {"input_ids": words["input_ids"].to(self.device)}
         if self.kind == "clip":
             inputs["attention_mask"] = words["attention_mask"].to(self.device)
