@@ -49,6 +49,11 @@ def test_a_store_that_is_not_there_is_told_before_any_video_is_read(place, tmp_p
     assert not (tmp_path / "new").exists()
 
 
+def test_lengths_that_contradict_each_other_are_named_as_typed(place, tmp_path):
+    made = run("index", place / "videos", "--model", place / "model", "--to", tmp_path / "new", "--longest", "3")
+    assert str(made.exception) == "--longest 3: must be at least twice --shortest (2 s)"
+
+
 def test_json_and_filters_and_examples(place):
     found = json.loads(run("search", place / "index", "a red circle", "--json", "--folder", "sub").stdout)
     assert found["query"] == "a red circle" and {hit["video"] for hit in found["hits"]} == {"sub/b.mp4"}

@@ -235,6 +235,8 @@ def test_what_does_not_belong_together_is_refused(whole, videos, model_folder, t
         index(tmp_path / "elsewhere", tmp_path / "i", model_folder)
     with pytest.raises(ValueError, match="no such folder of videos"):
         index(tmp_path / "nowhere", tmp_path / "i", model_folder)
+    with pytest.raises(ValueError, match=r"upper.MP4 is a file; give the folder of videos that it lies in: .*/videos$"):
+        index(videos / "upper.MP4", tmp_path / "i", model_folder)
     before = content(whole.folder)
     videos.rename(tmp_path / "moved")
     assert index(tmp_path / "moved", whole.folder, model_folder).encoded == 0

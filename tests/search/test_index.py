@@ -188,6 +188,16 @@ def test_another_model_is_refused(opened, tmp_path):
         Index(tmp_path)
 
 
+def test_a_model_that_was_moved_is_asked_for(opened, model_folder, videos, tmp_path):
+    moved = shutil.copytree(model_folder, tmp_path / "model")
+    build_index(videos, tmp_path / "second", str(moved), workers=0)
+    moved.rename(tmp_path / "there")
+    with Index(tmp_path / "second") as index, pytest.raises(ValueError, match=r"model.* not there; .* --model FOLDER"):
+        index.search("a man")
+    with Index(tmp_path / "second", model=str(tmp_path / "there")) as index:
+        assert index.search("a man", 1)
+
+
 def test_many_threads_get_the_same_answers(opened, monkeypatch):
     loaded = []
     through = backbones.load_backbone

@@ -82,7 +82,7 @@ def test_what_is_no_picture_is_refused(tmp_path):
     with pytest.raises(PictureError, match="not a picture; give a JPEG"):
         read_picture(io.BytesIO(b"text"))
     with pytest.raises(PictureError, match="not a picture"):
-        read_picture(encoded(Image.new("RGB", (4, 4)), "tiff"), formats=["PNG"])
+        read_picture(encoded(Image.new("RGB", (4, 4)), "tiff"), formats=("PNG",))
     cut = io.BytesIO(encoded(Image.effect_noise((64, 64), 50)).getvalue()[:900])
     with pytest.raises(PictureError, match="cannot be read"):
         read_picture(cut)

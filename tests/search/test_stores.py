@@ -163,6 +163,40 @@ def test_a_file_cut_short_is_noticed(tmp_path):
         ExactStore(tmp_path, WIDTH)
 
 
+def test_a_store_that_is_exchanged_while_it_is_opened_is_opened_again(tmp_path, monkeypatch):
+    writer, known = ExactStore(tmp_path, WIDTH), {}
+    for number in range(2):
+        writer.update([rows_of(f"{number}.mp4", 3, number)], [])
+        known[f"{number}.mp4"] = rows_of(f"{number}.mp4", 3, number)
+    through, exchanges = ExactStore._map, [2, 3]
+
+    def map_late(store, *given):
+        if exchanges:
+            number = exchanges.pop()
+            known[f"{number}.mp4"] = rows_of(f"{number}.mp4", 3, number)
+            with monkeypatch.context() as patch:
+                patch.setattr(ExactStore, "_map", through)
+                writer.update([known[f"{number}.mp4"]], [])
+        return through(store, *given)
+
+    monkeypatch.setattr(ExactStore, "_map", map_late)
+    agree(ExactStore(tmp_path, WIDTH), known, k=100)
+    assert not exchanges
+
+
+def test_a_vector_that_is_no_number_hides_no_other(tmp_path, monkeypatch):
+    known = {name: rows_of(name, 4, number) for number, name in enumerate(NAMES)}
+    store = ExactStore(tmp_path, WIDTH)
+    broken = rows_of("broken.mp4", 2, 99)
+    broken.vectors[:] = np.nan
+    store.update([*known.values(), broken], [])
+    for chunk in (7, 1000):
+        monkeypatch.setattr(exact_module, "CHUNK", chunk)
+        for k in (1, 5, 400):
+            agree(store, known, k=k)
+            agree(store, known, Filter("b", 1.5), k=k)
+
+
 def test_lancedb_finds_the_same_with_its_index(tmp_path):
     known = {f"{n % 7}/{n}.mp4": rows_of(f"{n % 7}/{n}.mp4", 8, n) for n in range(200)}
     store = LanceStore(tmp_path, WIDTH, approximate_from=1500)

@@ -46,6 +46,8 @@ def index(
     from svilm.search.build import build_index
     from svilm.search.moments import Splitting
 
+    if longest < 2 * shortest:
+        raise ValueError(f"--longest {longest:g}: must be at least twice --shortest ({shortest:g} s)")
     init_distributed(device_for(device))
     try:
         built = build_index(

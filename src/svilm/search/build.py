@@ -146,6 +146,8 @@ class _Plan:
         cls, root: Path, folder: Path, backbone: Backbone, splitting: Splitting, store: str, retry: bool
     ) -> "_Plan":
         """Look at the folder and at what an earlier run left, which is folded in.  Raises ValueError as build_index."""
+        if root.is_file():
+            raise ValueError(f"{root} is a file; give the folder of videos that it lies in: {root.parent}")
         if not root.is_dir():
             raise ValueError(f"{root}: no such folder of videos")
         unseen: list[str] = []

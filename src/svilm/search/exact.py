@@ -29,9 +29,22 @@ class ExactStore:
         self._open()
 
     def _open(self) -> None:
-        table: dict[str, Any] = {"generation": 0, "videos": [], "counts": []}
-        if (self.folder / TABLE).is_file():
-            table = json.loads((self.folder / TABLE).read_text(encoding="utf-8"))
+        """Read the table and map its files; once more where another process has exchanged them meanwhile."""
+        while True:
+            table = self._table()
+            try:
+                return self._take(table)
+            except (OSError, ValueError):
+                if self._table()["generation"] == table["generation"]:
+                    raise
+
+    def _table(self) -> dict[str, Any]:
+        if not (self.folder / TABLE).is_file():
+            return {"generation": 0, "videos": [], "counts": []}
+        table: dict[str, Any] = json.loads((self.folder / TABLE).read_text(encoding="utf-8"))
+        return table
+
+    def _take(self, table: dict[str, Any]) -> None:
         self._generation: int = table["generation"]
         self._videos: list[str] = table["videos"]
         self._ends = np.cumsum([0, *table["counts"]])
@@ -128,7 +141,8 @@ class ExactStore:
 
 def _best(scores: Float[np.ndarray, " rows"], k: int) -> Int64[np.ndarray, " best"]:
     """Numbers of the ``k`` largest finite scores, the largest first; of equal ones the first."""
-    k = min(k, int(np.isfinite(scores).sum()))
+    finite = np.isfinite(scores)
+    scores, k = np.where(finite, scores, -np.inf), min(k, int(finite.sum()))
     if not k:
         return np.empty(0, np.int64)
     least = np.partition(scores, -k)[-k]

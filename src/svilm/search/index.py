@@ -191,8 +191,14 @@ class Index:
     def _model(self) -> "Backbone":
         """The model, loaded once; to be called with the lock."""
         if self._backbone is None:
-            from svilm.backbones import load_backbone
+            from svilm.backbones import PREFIX, load_backbone
 
+            place = Path(self.model_name.removeprefix(PREFIX))
+            if self.model_name == self._about.model and place.is_absolute() and not place.exists():
+                raise ValueError(
+                    f"{self.folder} was made with the model {self.model_name}, which is not there; if the model was "
+                    "moved, give --model FOLDER (svilm.Index(..., model=FOLDER) in Python)"
+                )
             backbone = load_backbone(self.model_name, self._device)
             if backbone.fingerprint != self._about.weights:
                 raise ValueError(

@@ -106,14 +106,15 @@ def as_bounds(cuts: Sequence[float]) -> Bounds:
 def _shortened(
     cuts: list[float], times: Float[np.ndarray, " gaps"], drops: Float[np.ndarray, " gaps"], splitting: Splitting
 ) -> list[float]:
-    """More cuts, so that no moment is too long: each time at the sharpest change of the middle third."""
+    """More cuts, so that no moment is too long: each time at the sharpest change of the middle third, or of less where
+    one of the two would become too short."""
     done, ahead = cuts[:1], cuts[:0:-1]
     while ahead:
         start, end = done[-1], ahead[-1]
         if end - start <= splitting.longest:
             done.append(ahead.pop())
             continue
-        middle, room = (start + end) / 2, (end - start) / 6
+        middle, room = (start + end) / 2, min((end - start) / 6, (end - start) / 2 - splitting.shortest)
         inside = np.flatnonzero(np.abs(times - middle) <= room)
         order = np.lexsort((np.abs(times[inside] - middle), -drops[inside]))
         ahead.append(float(times[inside[order[0]]]) if len(inside) else middle)

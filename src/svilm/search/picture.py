@@ -1,7 +1,6 @@
 """Pictures to search with: a file, or its bytes, to upright RGB of 8 bits."""
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ class TooLargeError(PictureError):
 
 
 def read_picture(
-    source: Path | io.BytesIO, *, formats: Sequence[str] | None = None, short_side: int | None = None
+    source: Path | io.BytesIO, *, formats: tuple[str, ...] | None = None, short_side: int | None = None
 ) -> UInt8[np.ndarray, "high wide 3"]:
     """A picture as somebody sees it: turned as its camera was held, what is transparent on white.
 
