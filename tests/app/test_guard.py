@@ -48,6 +48,7 @@ def test_names_of_this_machine(port: int, name: str) -> None:
         {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors"},
         {"Origin": "http://evil.example"},
         {"Origin": "null"},
+        {"Origin": "http://[::1"},
         {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"},
     ],
 )

@@ -4,16 +4,22 @@ import base64
 import io
 import shutil
 import time
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from fake_index import FakeIndex
 from PIL import Image
 from served import get, serving
 
+from svilm.app import pictures
 from svilm.app.server import MOST_RESULTS, create_app
+from svilm.data.decode import index_video
+from svilm.data.sample import Sampling
+from svilm.search.examples import read_example
 from svilm.search.records import Moment
 
 
@@ -96,6 +102,12 @@ def test_heat_lies_where_the_model_looked(port: int) -> None:
     assert alpha.min() < 10
 
 
+@pytest.mark.parametrize("noun", ["%20", "%00", "%20%09"])
+def test_a_noun_without_letters_is_refused(port: int, noun: str) -> None:
+    answer = get(port, f"/api/heat?video={_ids(port)['video7.mp4']}&start=0&end=2&noun={noun}")
+    assert (answer.status, answer.json["error"]) == (422, "the noun is empty")
+
+
 def test_a_model_without_groups_says_so(drawn: Path) -> None:
     with serving(create_app(FakeIndex(drawn, can_ground=False))) as port:
         said = get(port, "/api/index").json
@@ -130,6 +142,21 @@ def test_a_poster_shows_the_frame_of_its_second(port: int, index: FakeIndex) -> 
         assert np.abs(shown - exact).mean() < 6, second
 
 
+def test_a_poster_is_the_frame_that_comes_on_screen_at_its_second(tmp_path: Path) -> None:
+    path = tmp_path / "levels.mp4"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("mpeg4", rate=Fraction(30000, 1001))
+        stream.width = stream.height = 64
+        stream.pix_fmt, stream.bit_rate = "yuv420p", 10**6
+        for number in range(60):
+            grey = np.full((64, 64, 3), 255 * (number % 2), np.uint8)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
+        file.mux(stream.encode(None))
+    for number, second in enumerate(index_video(path).seconds):
+        shown = np.asarray(Image.open(io.BytesIO(pictures.poster(path, float(second)))))
+        assert (shown.mean() > 128) == bool(number % 2), (number, second)
+
+
 def test_like_a_moment(port: int, index: FakeIndex) -> None:
     video = _ids(port)["long.mp4"]
     said = get(port, f"/api/like?video={video}&start=1&end=3&k=2").json
@@ -139,6 +166,23 @@ def test_like_a_moment(port: int, index: FakeIndex) -> None:
     assert set(said["timelines"]) == {hit["id"] for hit in said["hits"]}
     scores = {start: score for start, _, score in said["timelines"][said["hits"][0]["id"]]}
     assert scores[said["hits"][0]["start"]] == said["hits"][0]["score"]
+
+
+@pytest.mark.parametrize(("first", "last"), [(-1.0, 0.8), (0.2, 0.4)])
+def test_a_stretch_behind_the_end_is_no_moment(drawn: Path, first: float, last: float) -> None:
+    class Reading(FakeIndex):
+        def encode_like(self, example: Any, **span: Any) -> Any:
+            read_example(example, Sampling(num_frames=2, size=16), **span)
+            return super().encode_like(example, **span)
+
+    with serving(create_app(Reading(drawn))) as port:
+        [video] = [each for each in get(port, "/api/index").json["starts"] if each["video"] == "long.mp4"]
+        start, end = video["duration"] + first, video["duration"] + last
+        answer = get(port, f"/api/like?video={video['id']}&start={start}&end={end}")
+        assert answer.status == 422
+        assert "does not lie in the video, which lasts 10.00 s" in answer.json["error"]
+        assert "within the video" in answer.json["remedy"]
+        assert str(drawn) not in answer.body.decode()
 
 
 def test_like_a_picture(port: int, index: FakeIndex) -> None:

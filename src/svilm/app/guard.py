@@ -117,7 +117,7 @@ class Guard:
         opened = headers.get("sec-fetch-mode") == "navigate" and scope["method"] == "GET" and scope["path"] == "/"
         foreign = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+        if origin is not None and _place_of(origin) != headers.get("host", "").lower():
             foreign = True
         if foreign and not opened:
             raise Refusal(403, "this request comes from another page", "ask from the page of this server")
@@ -160,6 +160,14 @@ def _host_of(header: str) -> str:
     if header.startswith("["):
         return header[1:].partition("]")[0].lower()
     return header.partition(":")[0].lower().removesuffix(".")
+
+
+def _place_of(origin: str) -> str | None:
+    """Host and port of an Origin header, lower case; None for one that is no address."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:  # a bracket that is never closed
+        return None
 
 
 def _ask_for_token(why: str) -> HTMLResponse:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +108,8 @@ def _frame_at(path: Path, second: float) -> UInt8[np.ndarray, "high wide 3"] | N
     with open_video(str(path)) as video:
         if video.kind not in ("mov", "matroska"):
             return None
-        wanted = int(second / video.time_base) + (video.stream.start_time or 0)
+        # a frame's own second, in floats, may be a hair before its tick
+        wanted = math.floor(second / video.time_base + 1e-6) + (video.stream.start_time or 0)
         video.seek(wanted)
         best = None
         for frame, intact in video.decode(after_seek=True):

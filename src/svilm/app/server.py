@@ -210,7 +210,7 @@ class Desk:
                 f"the model {self.catalogue.model_name} has no group tokens, so it cannot show where a noun is",
                 "index the videos with a model that svilm trained",
             )
-        moment = self.catalogue.moment(video, start, end)
+        moment, noun = self.catalogue.moment(video, start, end), _cleaned(noun, "noun")
 
         def work() -> bytes:
             self._path(moment.video)
@@ -233,7 +233,7 @@ class Desk:
     async def poster(self, video: str, at: Second = 0.0) -> Any:
         """The frame of a video at a second."""
         path = self.catalogue.video(video).video
-        key = (video, round(at, 2))
+        key = (video, at)
         data = await self.stills.get(
             key, lambda: self.drawing.do(_readable(lambda: pictures.poster(self._path(path), at)))
         )
@@ -267,24 +267,27 @@ class Desk:
 
 
 def _readable(work: Callable[[], T]) -> Callable[[], T]:
-    """The same work, with a Refusal (410) for a video that can no longer be read."""
+    """The same work, with a Refusal for a stretch behind the video's end (422) or one not readable now (410)."""
     from svilm.data.container import DecodeError
 
     def checked() -> T:
         try:
             return work()
         except DecodeError as error:
+            if error.reason == "outside_clip":
+                raise Refusal(422, error.message, "give a start and an end within the video") from None
             log.info("not readable: %s", error)
             raise gone() from None
 
     return checked
 
 
-def _cleaned(query: str) -> str:
-    query = " ".join(query.replace("\0", " ").split())
-    if not query:
-        raise Refusal(422, "the query is empty", "say what happens in the moment that you look for")
-    return query
+def _cleaned(words: str, what: str = "query") -> str:
+    words = " ".join(words.replace("\0", " ").split())
+    if not words:
+        remedy = {"query": "say what happens in the moment that you look for", "noun": "give a noun of the query"}[what]
+        raise Refusal(422, f"the {what} is empty", remedy)
+    return words
 
 
 def _filter(folder: str, shortest: float, longest: float | None) -> Filter:
