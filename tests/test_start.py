@@ -45,7 +45,7 @@ def test_from_nothing_only_the_words_are_fitted(manifest: Manifest) -> None:
 
 def test_a_text_encoder_brings_its_shape_its_weights_and_its_words(manifest: Manifest, bert: Path) -> None:
     start = Start(text=str(bert))
-    model = fitted(CONFIG, start, 99)
+    model = fitted(CONFIG, start, 8)
     assert (model.text.width, model.text.vocabulary, model.video) == (24, 8, CONFIG.video)
     assert len(tokenizer_of(start, manifest, 300)) == 8
     theirs = BertModel.from_pretrained(bert).embeddings.word_embeddings.weight
@@ -58,6 +58,25 @@ def test_words_may_come_from_elsewhere(manifest: Manifest, bert: Path, tmp_path:
     for place in (tmp_path, tmp_path / "tokenizer.json"):
         found = tokenizer_of(Start(text=str(bert), tokenizer=str(place)), manifest, 300)
         assert found(["blue"], 8)[0].tolist() == Tokenizer.load(tmp_path)(["blue"], 8)[0].tolist()
+
+
+def test_more_words_than_the_text_encoder_knows_are_refused(manifest: Manifest, bert: Path, tmp_path: Path) -> None:
+    Tokenizer.train(["a red circle", "a blue square"], 300).save(tmp_path)
+    start = Start(text=str(bert), tokenizer=str(tmp_path))
+    words = len(tokenizer_of(start, manifest, 300))
+    with pytest.raises(ConfigError, match=rf"^start\.tokenizer: .* has {words} word pieces, more than the 8 .*{bert}"):
+        fitted(CONFIG, start, words)
+    with pytest.raises(ConfigError, match=r"^start\.text: .* has 9 word pieces, more than the 8 "):
+        fitted(CONFIG, Start(text=str(bert)), 9)
+    assert fitted(CONFIG, start, 7).text.vocabulary == 8
+
+
+def test_word_pieces_that_cannot_be_read_name_the_setting(manifest: Manifest, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^start\.tokenizer: .*no tokenizer\.json or vocab\.txt"):
+        tokenizer_of(Start(tokenizer=str(tmp_path)), manifest, 300)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"^start\.tokenizer: "):
+        tokenizer_of(Start(tokenizer=str(tmp_path)), manifest, 300)
 
 
 @pytest.mark.parametrize("part", ["model", "video", "text", "tokenizer"])

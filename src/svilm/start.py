@@ -30,7 +30,8 @@ class Start(Config):
 def fitted(model: DualEncoderConfig, start: Start, vocabulary: int) -> DualEncoderConfig:
     """The shape of the weights that a run starts from, and of the word pieces where these are its own.
 
-    Raises ConfigError, which names the setting, for what cannot be found or read.
+    Raises ConfigError, which names the setting, for what cannot be found or read, and for a ``vocabulary`` of more word
+    pieces than the text encoder that it starts from knows.
     """
     if start.model:
         if start.video or start.text or start.tokenizer:
@@ -43,6 +44,13 @@ def fitted(model: DualEncoderConfig, start: Start, vocabulary: int) -> DualEncod
     if start.text:
         with _of_setting("start.text"):
             text = text_config_of(start.text, model.text)
+        if vocabulary > text.vocabulary:
+            setting = "start.tokenizer" if start.tokenizer else "start.text"
+            raise ConfigError(
+                f"{setting}: {start.tokenizer or start.text} has {vocabulary} word pieces, more than the "
+                f"{text.vocabulary} that the text encoder start.text = {start.text} knows; name those that belong to it, "
+                "or leave start.tokenizer empty to take those in its folder"
+            )
     return model.model_copy(update={"video": video, "text": text})
 
 
@@ -93,5 +101,7 @@ def _of_setting(name: str) -> Iterator[None]:
     """Errors inside name the setting that led to them."""
     try:
         yield
-    except ValueError as error:
-        raise ConfigError(f"{name}: {error}") from None
+    except Exception as error:
+        if isinstance(error, (ValueError, OSError)) or type(error) is Exception:  # the latter is what tokenizers raises
+            raise ConfigError(f"{name}: {error}") from None
+        raise
