@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from svilm.engine.trainer import Training
 from svilm.model import SViLM
 from svilm.models.dual import SIZES, DualEncoder
 from svilm.recipes import recipe
-from svilm.run import Run, evaluate, evaluate_only, execute, load_run
+from svilm.run import Run, evaluate, evaluate_only, execute, load_run, place_of
 from svilm.start import Start, tokenizer_of
 from svilm.tasks.pretrain import Pretrain
 
@@ -134,6 +135,40 @@ def test_a_refused_run_leaves_the_word_pieces_of_the_other(finished, run, manife
     assert (place / "tokenizer.json").read_bytes() == before
 
 
+def test_a_wrong_list_is_told_before_anything_is_written(run, tmp_path):
+    (tmp_path / "clips.csv").write_text("video,caption\n")
+    for name, path, said in (
+        ("retrieval.manifest", tmp_path / "nope.jsonl", "no such manifest"),
+        ("temporal.pasted", tmp_path / "clips.csv", "line 1"),
+        ("training.validation", tmp_path, "no such manifest"),
+    ):
+        with pytest.raises(ConfigError, match=rf"{name}: .*{path.name}.*{said}"):
+            execute(override(run, [f"{name}={path}"]), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_refused_first_try_leaves_the_folder_to_the_next(run, tmp_path):
+    with pytest.raises(ConfigError, match=r"items to train on, fewer than data.batch = 5000; add --set data.batch="):
+        execute(override(run, ["data.batch=5000"]), tmp_path)
+    execute(override(run, ["training.steps=1"]), tmp_path)
+
+
+def test_a_run_does_not_go_on_with_another_list_under_the_same_name(finished, run, tmp_path):
+    place = tmp_path / "run"
+    shutil.copytree(finished[0], place)
+    lists = tmp_path / "data.jsonl"
+    lines = Path(run.data.manifest).read_text().splitlines()
+    header = {**json.loads(lines[0]), "root": str(Manifest(run.data.manifest).root)}
+    lists.write_text("\n".join([json.dumps(header), *lines[1:]]) + "\n")
+    moved = override(load_run(place), [f"data.manifest={lists}"])
+    (place / "run.json").write_text(moved.model_dump_json())
+    (place / "data.json").unlink()
+    assert execute(moved, place) == finished[1]  # of a time before data.json was kept
+    lists.write_text("\n".join([json.dumps(header), *lines[1:-1]]) + "\n")
+    with pytest.raises(ConfigError, match=rf"data.jsonl has changed .*\({len(lines) - 1} clips then, {len(lines) - 2}"):
+        execute(moved, place)
+
+
 def test_no_training_manifest(tmp_path):
     with pytest.raises(ConfigError, match=r"data\.manifest is empty"):
         execute(recipe("tiny"), tmp_path)
@@ -170,6 +205,21 @@ def test_one_evaluation_alone_takes_its_place_among_the_scores(finished, tmp_pat
     assert cuts == {name: value for name, value in scores.items() if name.startswith("temporal_cuts")}
     with pytest.raises(ConfigError, match=r"temporal\.manifest is empty"):
         evaluate_only(override(run, ["temporal.manifest=", "temporal.jump_cuts="]), copy, "temporal")
+
+
+def test_scores_on_another_list_do_not_replace_those_of_the_run(finished, manifests, tmp_path):
+    place = tmp_path / "run"
+    shutil.copytree(finished[0], place)
+    own = {file.name: file.read_bytes() for file in place.iterdir() if file.is_file()}
+    other = override(load_run(place), [f"retrieval.manifest={manifests['data']}", "grounding.manifest="])
+    scores = evaluate(other, place)
+    assert place_of(other, place) == place / "on-data"
+    assert json.loads((place / "on-data" / "scores.json").read_text()) == scores
+    assert scores["retrieval/scored"] == len(Manifest(manifests["data"]))
+    assert load_run(place / "on-data") == other
+    alone = evaluate_only(override(load_run(place), [f"grounding.manifest={manifests['data']}"]), place, "grounding")
+    assert (place / "on-data" / "grounding.json").is_file() and "grounding/pointing" in alone
+    assert {file.name: file.read_bytes() for file in place.iterdir() if file.is_file()} == own
 
 
 def test_five_lines_of_python(finished, world):

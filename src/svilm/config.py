@@ -7,11 +7,14 @@ pydantic checks types; this file adds the overrides of the command line and erro
 import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 C = TypeVar("C", bound="Config")
+_MANIFEST = "path of a manifest"
+ManifestFile = Annotated[str, _MANIFEST]
+"""Type of the settings that name a manifest; an empty text names none."""
 
 
 class ConfigError(ValueError):
@@ -89,6 +92,16 @@ def settings(config: Config, prefix: str = "") -> Iterator[tuple[str, Any, str]]
             yield from settings(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value, " ".join((info.description or "").split())
+
+
+def named_manifests(config: Config, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every manifest that the settings name, as (dotted name of the setting, path), depth first."""
+    for name, info in type(config).model_fields.items():
+        value = getattr(config, name)
+        if isinstance(value, Config):
+            yield from named_manifests(value, f"{prefix}{name}.")
+        elif _MANIFEST in info.metadata and value:
+            yield f"{prefix}{name}", value
 
 
 def _parse(text: str, annotation: Any) -> Any:

@@ -1,6 +1,8 @@
 """A run as a value, and the one place where its parts are put together."""
 
+import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -12,7 +14,7 @@ from pydantic import Field, SerializeAsAny, field_validator
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from svilm.config import Config, ConfigError, build, settings
+from svilm.config import Config, ConfigError, build, named_manifests, settings
 from svilm.data.language import Tokenizer
 from svilm.data.loader import Data
 from svilm.data.manifest import Manifest
@@ -34,12 +36,15 @@ from svilm.start import Start, fitted, initial_encoder, tokenizer_of
 from svilm.tasks import grounding as pointing
 from svilm.tasks import retrieval as retrieving
 from svilm.tasks import temporal as scenes
-from svilm.tasks.common import Reader
+from svilm.tasks.common import Reader, sampling_in_words
 from svilm.tasks.pretrain import Pretrain
 from svilm.types import Batch, Scores
 
 EVALUATIONS = ("retrieval", "temporal", "grounding")
 """What a dual encoder is scored by without further training, each with settings of its own and a manifest in them."""
+VALIDATION = "training.validation"
+DATA = "data.json"
+"""What a run folder keeps of its training manifest, by which a later one is known to be another."""
 
 
 class Run(Config):
@@ -99,7 +104,7 @@ def execute(run: Run, folder: Path) -> dict[str, float]:
     """Train a run into ``folder`` (or go on with it), evaluate it, and return the scores that scores.json holds.
 
     Under torchrun every rank calls this with the same arguments.  Raises ConfigError when the folder holds a
-    run with other settings.
+    run with other settings or of other training clips, and for a manifest that is wrong, before anything is written.
     """
     device = device_for(run.device)
     init_distributed(device, run.timeout_minutes)
@@ -107,6 +112,7 @@ def execute(run: Run, folder: Path) -> dict[str, float]:
         share_cores(run.data.workers)
     try:
         manifest = Manifest(_required(run.data.manifest, "data.manifest"))
+        _open_manifests(run)
         if rank() == 0:
             folder.mkdir(parents=True, exist_ok=True)
             # A run that is there already keeps its word pieces, whether it goes on or this one is refused.
@@ -116,16 +122,19 @@ def execute(run: Run, folder: Path) -> dict[str, float]:
         model = fitted(run.model, run.start, len(Tokenizer.load(folder)))
         run = run.model_copy(update={"model": model})
         if rank() == 0:
-            _write_description(run, folder)
+            _refuse_another(run, manifest, folder)
         context = _context(run, folder, device, lambda: initial_encoder(run.model, run.start, run.seed).to(device))
         job = run.task.job(context)
+        steps = total_steps(run, job.items)
+        if rank() == 0:
+            _write_description(run, manifest, folder)
         trained = train(
             job.model,
             job.task.to(device),
             job.batches,
             training=run.training,
             optim=run.optim,
-            steps=total_steps(run, job.items),
+            steps=steps,
             seed=run.seed,
             device=device,
             folder=folder,
@@ -142,13 +151,14 @@ def execute(run: Run, folder: Path) -> dict[str, float]:
 
 
 def evaluate(run: Run, folder: Path) -> dict[str, float]:
-    """Score the trained model in ``folder`` again, as ``run`` says; writes and returns scores.json.
+    """Score the trained model in ``folder`` again, as ``run`` says; writes and returns scores.json in `place_of`.
 
     Untrained scores have names such as ``retrieval_untrained/...``; protocols.json says how each was computed.
     Raises ValueError when the run has not finished.
     """
+    _open_manifests(run)
     device = device_for(run.device)
-    context = _context(run, folder, device, lambda: SViLM.from_pretrained(folder, run.device).encoder)
+    context = _trained(run, folder, device)
     job = run.task.job(context)
     heads = folder / "model" / "task.safetensors"
     if heads.is_file():
@@ -164,18 +174,28 @@ def evaluate_only(run: Run, folder: Path, family: str) -> dict[str, float]:
     and ValueError when the run has not finished.
     """
     _required(_manifest_of(run, family), f"{family}.manifest", " (--data FILE)")
-    device = device_for(run.device)
-    context = _context(run, folder, device, lambda: SViLM.from_pretrained(folder, run.device).encoder)
+    context = _trained(run, folder, device_for(run.device))
     others = {name: type(getattr(run, name))() for name in EVALUATIONS if name != family}
     alone = run.model_copy(update=others)
-    families = evaluations(alone, context.encoder, context.tokenizer, folder)
+    families = evaluations(alone, context.encoder, context.tokenizer, context.results)
     scores = _flat(families) | _untrained(alone, context)
     for name, found in (("scores", scores), ("protocols", _protocols(families))):
-        file = folder / f"{name}.json"
+        file = context.results / f"{name}.json"
         before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         kept = {key: value for key, value in before.items() if evaluation_of(key) != family}
         _write_json(file, {**kept, **found})
     return scores
+
+
+def place_of(run: Run, folder: Path) -> Path:
+    """Where the scores of a run belong: its folder, or one inside for lists other than those that it was run with.
+
+    Otherwise scores.json would be read as that of the lists in run.json.
+    """
+    own = dict(named_manifests(load_run(folder)))
+    tested = [(name, path) for name, path in named_manifests(run) if name not in ("data.manifest", VALIDATION)]
+    others = [Path(path).stem for name, path in tested if own.get(name, path) != path]
+    return folder / f"on-{'-'.join(dict.fromkeys(others))}" if others else folder
 
 
 def evaluation_of(name: str) -> str:
@@ -188,11 +208,31 @@ def _context(run: Run, folder: Path, device: torch.device, make_encoder: Callabl
     return Context(folder, run.seed, device, run.data, make_encoder, lambda: Tokenizer.load(folder), run.optim)
 
 
+def _trained(run: Run, folder: Path, device: torch.device) -> Context:
+    """That of a finished run, with a place for scores that are not those of its own lists."""
+    context = _context(run, folder, device, lambda: SViLM.from_pretrained(folder, run.device).encoder)
+    place = place_of(run, folder)
+    if place == folder:
+        return context
+    place.mkdir(exist_ok=True)
+    _write_json(place / "run.json", run.model_dump(mode="json"))
+    return replace(context, elsewhere=place)
+
+
+def _open_manifests(run: Run) -> None:
+    """Raises ConfigError for a named manifest that is none, which would otherwise be told after the training."""
+    for name, path in named_manifests(run):
+        try:
+            Manifest(path)
+        except ValueError as error:
+            raise ConfigError(f"{name}: {error}") from None
+
+
 def _judge(run: Run, job: Job) -> Callable[[nn.Module], float] | None:
     """What chooses the best weights: the task's own number on the validation manifest."""
     if run.training.keep == "last":
         return None
-    manifest = Manifest(_required(run.training.validation, "training.validation"))
+    manifest = Manifest(_required(run.training.validation, VALIDATION))
     if job.judge is None:
         raise ConfigError(f"training.keep = best: task {run.task.kind} cannot judge weights; use last")
     return partial(_call, job.judge, manifest)
@@ -221,8 +261,8 @@ def _scored(run: Run, job: Job, model: nn.Module, context: Context) -> dict[str,
     if isinstance(model, DualEncoder):
         scores |= _untrained(run, context)
     if rank() == 0:
-        _write_json(context.folder / "scores.json", scores)
-        _write_json(context.folder / "protocols.json", _protocols(families))
+        _write_json(context.results / "scores.json", scores)
+        _write_json(context.results / "protocols.json", _protocols(families))
     return scores
 
 
@@ -256,7 +296,7 @@ def _families(run: Run, job: Job, model: nn.Module, context: Context) -> dict[st
     """All scores of a model by family; when the weights were chosen by a test split, their protocols say so."""
     found = dict(job.evaluate(model))
     if isinstance(model, DualEncoder):
-        found = {**evaluations(run, model, context.tokenizer, context.folder), **found}
+        found = {**evaluations(run, model, context.tokenizer, context.results), **found}
     if run.training.keep == "best" and Manifest(run.training.validation).header.split == "test":
         remark = "; WEIGHTS CHOSEN ON A TEST SPLIT"
         found = {name: replace(scores, protocol=scores.protocol + remark) for name, scores in found.items()}
@@ -280,8 +320,7 @@ def evaluations(run: Run, model: DualEncoder, tokenizer: Tokenizer, folder: Path
     found: dict[str, Scores] = {}
     if run.retrieval.manifest:
         test = Manifest(run.retrieval.manifest)
-        sampling = run.data.sampling
-        words = f"{sampling.num_frames} frames, one uniform clip, centre crop {sampling.size}"
+        words = sampling_in_words(run.data.sampling)
         found["retrieval"] = retrieving.score(retrieving.encode(model, test, reader), test, run.retrieval, words)
     found |= scenes.evaluate(model, run.temporal, reader)
     if run.grounding.manifest:
@@ -295,27 +334,61 @@ def reader_of(run: Run, tokenizer: Tokenizer) -> Reader:
 
 
 def total_steps(run: Run, items: int) -> int:
-    """Optimiser steps of a run over so many training items an epoch."""
+    """Optimiser steps of a run over so many training items an epoch.
+
+    Raises ConfigError for fewer items than one batch.
+    """
+    if items < run.data.batch:
+        raise ConfigError(
+            f"{run.data.manifest} has {items} items to train on, fewer than data.batch = {run.data.batch}; "
+            f"add --set data.batch={items} or less"
+        )
     return run.training.steps or max(1, round(run.training.epochs * (items // run.data.batch)))
 
 
-def _write_description(run: Run, folder: Path) -> None:
-    """run.json, refused when the folder holds another run, and environment.json of the process that trains."""
-    if (folder / "run.json").is_file():
-        before = {name: value for name, value, _ in settings(load_run(folder))}
-        changed = [
-            f"{name}: {before.get(name)!r} there, {value!r} now"
-            for name, value, _ in settings(run)
-            if before.get(name) != value
-        ]
-        if changed:
-            raise ConfigError(
-                f"{folder} holds a run with other settings ({'; '.join(changed[:5])}); choose another folder, "
-                "or `svilm train --resume` to go on with that run"
-            )
-    (folder / "run.json").write_text(run.model_dump_json(indent=1) + "\n", encoding="utf-8")
+def _refuse_another(run: Run, manifest: Manifest, folder: Path) -> None:
+    """Raises ConfigError when the folder holds a run with other settings or of other training clips."""
+    if not (folder / "run.json").is_file():
+        return
+    changed = differences(load_run(folder), run)
+    if changed:
+        raise ConfigError(
+            f"{folder} holds a run with other settings ({'; '.join(changed[:5])}); choose another folder, "
+            f"or `svilm train --resume` to go on with that run, or `svilm evaluate {folder} --test FILE` to score it"
+        )
+    file = folder / DATA
+    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else _about(manifest)
+    if before["sha256"] != _about(manifest)["sha256"]:
+        raise ConfigError(
+            f"{manifest.path} has changed since the run in {folder} began ({before['clips']} clips then, "
+            f"{len(manifest)} now), so that it cannot go on; bring the old list back, or choose another folder"
+        )
+
+
+def differences(before: Run, now: Run) -> list[str]:
+    """The settings in which two runs are not the same, with both values."""
+    values = {name: value for name, value, _ in settings(before)}
+    return [
+        f"{name}: {values.get(name)!r} there, {value!r} now"
+        for name, value, _ in settings(now)
+        if values.get(name) != value
+    ]
+
+
+def _write_description(run: Run, manifest: Manifest, folder: Path) -> None:
+    """run.json, what the training clips were, and environment.json of the process that trains."""
+    _write_json(folder / "run.json", run.model_dump(mode="json"))
+    _write_json(folder / DATA, _about(manifest))
     if not (folder / "scores.json").is_file():  # a finished run is scored again at most: its weights come from before
         _write_json(folder / "environment.json", environment())
+
+
+def _about(manifest: Manifest) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    with manifest.path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return {"manifest": str(manifest.path), "clips": len(manifest), "sha256": digest.hexdigest()}
 
 
 def _draw_first_batch(batch: Any, folder: Path) -> None:
@@ -339,4 +412,6 @@ def _required(value: str, name: str, option: str = "") -> str:
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:
-    path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    os.replace(part, path)  # whole or not at all: without run.json nobody could go on

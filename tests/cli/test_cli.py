@@ -100,6 +100,9 @@ def test_from_a_folder_of_videos_to_a_report(world, tmp_path):
     assert code == 0 and "retrieval/text_to_video/R@10" in out, error
     code, again, error = call("train", "tiny", "--resume", "--to", run)
     assert code == 0 and again == out, error
+    for words in (("--set", "optim.lr=5"), ("--test", scenes)):
+        code, _, error = call("train", "tiny", "--resume", "--to", run, *words)
+        assert code == 1 and "--resume goes on with the settings and lists of" in error
     code, _, error = call("evaluate", run, "--set", "retrieval.dual_softmax=0.05")
     assert code == 0, error
     assert "retrieval_transductive/text_to_video/R@1" in json.loads((run / "scores.json").read_text())

@@ -27,7 +27,7 @@ def evaluate(
     jump_cuts: JumpCutsFile = None,
     settings: Settings = None,
 ) -> None:
-    """Score a run again, on its own test manifests or on others; rewrites scores.json.
+    """Score a run again on its own test manifests, which rewrites scores.json, or on others, which makes RUN/on-NAME.
 
     `svilm evaluate grounding RUN` asks where the model sees each noun, beside chance, the centre and the most salient
     place; `svilm evaluate temporal RUN` whether it tells scenes apart, with --jump-cuts also those in which only the
@@ -38,7 +38,7 @@ def evaluate(
     prints the scores.
     """
     from svilm.config import ConfigError
-    from svilm.run import EVALUATIONS, evaluate_only, load_run
+    from svilm.run import EVALUATIONS, evaluate_only, load_run, place_of
     from svilm.run import evaluate as score
 
     *task, place = words
@@ -53,16 +53,20 @@ def evaluate(
             raise ConfigError(
                 "--data belongs to a TASK; give --test and --scenes, or svilm evaluate TASK RUN --data FILE"
             )
-        print_scores(score(with_files(load_run(folder), None, test, scenes, settings, jump_cuts), folder))
+        run = with_files(load_run(folder), None, test, scenes, settings, jump_cuts)
+        print_scores(score(run, folder))
+        print(place_of(run, folder) / "scores.json")
         return
     own = [] if data is None else [f"{task[0]}.manifest={json.dumps(str(data.absolute()))}"]
     run = with_files(load_run(folder), None, test, scenes, [*own, *(settings or [])], jump_cuts)
     print_scores(evaluate_only(run, folder, task[0]))
+    results = place_of(run, folder)
+    print(results / "scores.json")
     if task[0] == "grounding":
         from svilm.report.nouns import draw_nouns
 
-        print(folder / "grounding.json")
-        print(draw_nouns(run, folder))
+        print(results / "grounding.json")
+        print(draw_nouns(run, folder, results))
 
 
 def _published(task: list[str], name: str, manifest: Path | None, settings: list[str] | None) -> None:

@@ -46,9 +46,15 @@ def train(
     A run that was interrupted goes on from its last checkpoint when the same command is given again.
     Several GPUs: torchrun --nproc-per-node N -m svilm train RECIPE ...
     """
+    from svilm.config import ConfigError
     from svilm.run import execute, load_run
 
     folder = to or Path("runs") / recipe
+    if resume and (settings or data or test or scenes or jump_cuts):
+        raise ConfigError(
+            f"--resume goes on with the settings and lists of {folder}/run.json; leave out --set, --data, --test, "
+            "--scenes and --jump-cuts, or give another --to for another run"
+        )
     run = load_run(folder) if resume else configured(recipe, settings, data, test, scenes, jump_cuts)
     if dry_run:
         from svilm.plan import describe_plan
@@ -141,14 +147,12 @@ def with_files(
 
 def _on_scanned(run: "Run") -> "Run":
     """The run on those clips that a scan could read: X-verified.jsonl for X.jsonl, unless the scan is older."""
-    from svilm.config import override
-    from svilm.config import settings as leaves
+    from svilm.config import named_manifests, override
     from svilm.data.manifest import verified
 
     found = []
-    for name, value, _ in leaves(run):
-        path = Path(value) if isinstance(value, str) and value.endswith(".jsonl") else None
-        if path is None or not path.is_file() or not verified(path).is_file():
+    for name, path in ((name, Path(value)) for name, value in named_manifests(run)):
+        if not path.is_file() or not verified(path).is_file():
             continue
         if verified(path).stat().st_mtime < path.stat().st_mtime:
             print(f"{name}: {verified(path)} is older than {path} and left alone; scan again", file=sys.stderr)

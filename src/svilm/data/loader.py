@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from svilm.config import Config
+from svilm.config import Config, ManifestFile
 from svilm.data.augment import CutPaste, cut_and_paste, sample_paste
 from svilm.data.decode import DecodeError, VideoIndex, index_video
 from svilm.data.language import Language, Tokenizer, noun_prompts, pack
@@ -35,7 +35,7 @@ _CANDIDATES = 8  # how many other clips may stand in for an unreadable one befor
 class Data(Config):
     """Where training clips come from and how they are read."""
 
-    manifest: str = ""
+    manifest: ManifestFile = ""
     """Training manifest, made by `svilm prepare`."""
     captions: Literal["random", "expand"] = "random"
     """Of a clip with several captions an epoch shows one drawn at random, or (expand) each as an item of its own."""

@@ -97,7 +97,7 @@ class Context:
     """What a task may know of the run it belongs to."""
 
     folder: Path
-    """The run folder; a task may keep caches and predictions there."""
+    """The run folder; a task may keep caches there."""
     seed: int
     device: torch.device
     data: Data
@@ -106,6 +106,13 @@ class Context:
     make_tokenizer: Callable[[], Tokenizer]
     optim: Optim = Optim()  # noqa: RUF009 (frozen)
     """The optimiser, for a task that works with some of its settings only."""
+    elsewhere: Path | None = None
+    """Where scores and predictions go when they are not those of the run's own lists."""
+
+    @property
+    def results(self) -> Path:
+        """Folder for scores and predictions."""
+        return self.elsewhere or self.folder
 
     @cached_property
     def manifest(self) -> Manifest:

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from svilm.config import Config, ConfigError
+from svilm.config import Config, ConfigError, ManifestFile
 from svilm.engine.exams import Best, Exams
 from svilm.engine.logbook import Logbook
 from svilm.engine.optim import Optim, build_optimizer, rate_at, set_rate
@@ -58,7 +58,7 @@ class Training(Config):
     """Steps between evaluations while training; 0 evaluates only after the last step."""
     keep: Literal["last", "best"] = "last"
     """Weights to keep: those of the last step, or the best of all evaluations on `validation`."""
-    validation: str = ""
+    validation: ManifestFile = ""
     """Manifest by which the best weights are chosen; a test split is taken too, and every score then says so."""
 
 
@@ -135,6 +135,7 @@ def train(
     exams = Exams(training.evaluate_every, steps, used, evaluate, best)
     state = State(folder / "checkpoints", model, task, average, optimizer)
     start, meter = state.resume(), state.meter
+    exams.resume(start)
     if training.compile:
         _compile(model)
     logs = folder if rank() == 0 else None

@@ -125,8 +125,11 @@ def heats(run: Run, model: SViLM) -> Heats:
     return Heats(tuple(rows), mean, len(shares), clips)
 
 
-def draw_nouns(run: Run, folder: Path) -> Path:
-    """Draw heat and true boxes of the first nouns of the grounding manifest into ``folder``/grounding.png."""
+def draw_nouns(run: Run, folder: Path, to: Path) -> Path:
+    """Draw where the model in ``folder`` sees the first nouns of the grounding manifest, with their true boxes.
+
+    Returns the picture, ``to``/grounding.png.
+    """
     model = SViLM.from_pretrained(folder, run.device)
     manifest = Manifest(run.grounding.manifest)
     truth = truth_of(manifest, run.grounding.truth)
@@ -136,7 +139,7 @@ def draw_nouns(run: Run, folder: Path) -> Path:
         for each in asked(clip, truth.get(Path(entry.video).stem)):
             found = model.ground(clip.frames, each.noun, kind=run.grounding.kind, temperature=run.grounding.temperature)
             strips.append(_strip(found, each.box))
-    path = folder / "grounding.png"
+    path = to / "grounding.png"
     Image.fromarray(np.concatenate(strips, axis=0)).save(path)
     return path
 

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from svilm.config import ConfigError
+from svilm.config import ConfigError, ManifestFile
 from svilm.data.loader import StillClip
 from svilm.data.manifest import Manifest
 from svilm.engine.task import Context, Features, Job, Task, TaskSettings
@@ -40,7 +40,7 @@ class Ava(TaskSettings):
 
     kind: Literal["ava"] = "ava"
     """Naming the actions of people in given boxes."""
-    test: str = ""
+    test: ManifestFile = ""
     """Test manifest; empty: no evaluation."""
     head: BoxHeadConfig = BoxHeadConfig()
     """What names the actions of a box."""
@@ -81,7 +81,7 @@ class Ava(TaskSettings):
             found = any(box.origin == "detector" for entry in test for box in entry.boxes)
             columns: tuple[Column, ...] = ("detected", "truth_boxes") if found else ("truth_boxes",)
             return {
-                f"ava_{column}": score(named, test, task, column, frequencies(), context.folder) for column in columns
+                f"ava_{column}": score(named, test, task, column, frequencies(), context.results) for column in columns
             }
 
         def judge(model: nn.Module, manifest: Manifest) -> float:

@@ -152,13 +152,13 @@ def gallery_of(manifest: Manifest) -> Gallery:
     Otherwise a caption would find its own video and be told that it is wrong.  Raises ManifestError for a manifest
     without entries, and for an entry without a caption.
     """
-    places: dict[tuple[str, float, float | None], int] = {}
+    places: dict[tuple[str, float | None, float | None], int] = {}
     clips, captions, owner = list[int](), list[str](), list[int]()
     for number, entry in enumerate(manifest):
         if not entry.captions:
             raise ManifestError(
-                f"{manifest.path}: {entry.id} has no caption, so nothing can be asked for it; retrieval wants a manifest "
-                "of clips with captions"
+                f"{manifest.path}: {entry.id} has no caption, so nothing can be asked for it; retrieval wants a "
+                "manifest of clips with captions"
             )
         place = places.setdefault((entry.video, entry.start, entry.end), len(clips))
         if place == len(clips):

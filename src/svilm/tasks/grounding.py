@@ -16,7 +16,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from svilm.config import Config, ConfigError
+from svilm.config import Config, ConfigError, ManifestFile
 from svilm.data.language import TEMPLATES
 from svilm.data.loader import StillClip
 from svilm.data.manifest import Manifest
@@ -35,7 +35,7 @@ Heat = Float[np.ndarray, "frames high wide"]
 class Grounding(Config):
     """Which clips are asked for their nouns, and which heat map answers."""
 
-    manifest: str = ""
+    manifest: ManifestFile = ""
     """Test manifest of clips of a drawn world, whose truth lies beside its videos.  Empty: no grounding evaluation."""
     truth: str = ""
     """Folder of the drawn world, where it is not that of the manifest's videos."""

@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import nn
 from tqdm import tqdm
 
-from svilm.config import ConfigError
+from svilm.config import ConfigError, ManifestFile
 from svilm.data.class_scores import ClassScores, read_class_scores
 from svilm.data.loader import Order
 from svilm.data.manifest import Entry, Manifest
@@ -55,7 +55,7 @@ class Localization(TaskSettings):
 
     kind: Literal["localization"] = "localization"
     """Temporal action localization on frozen features."""
-    test: str = ""
+    test: ManifestFile = ""
     """Test manifest; empty: nothing is scored."""
     features: str = ""
     """Folder with features of the training and test videos, from `svilm features` or others; empty: the run's
@@ -109,7 +109,7 @@ class Localization(TaskSettings):
             videos = find_all(task.to(context.device), source, test, context.seed)
             scores = score(task, videos, test, str(source))
             if rank() == 0:
-                write_predictions(context.folder / PREDICTIONS, videos, scores.protocol)
+                write_predictions(context.results / PREDICTIONS, videos, scores.protocol)
             return {"localization": scores}
 
         def judge(model: nn.Module, validation: Manifest) -> float:

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Float64, Int
 from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
-from svilm.config import Config, ConfigError
+from svilm.config import Config, ConfigError, ManifestFile
 from svilm.data.class_names import readable
 from svilm.data.fixed_features import FeatureBatch, FixedFeatures, LabelledFeatures, held_out_clips, write_arrays
 from svilm.data.language import TEMPLATES
@@ -59,7 +59,7 @@ class Recognition(TaskSettings):
 
     kind: Literal["recognition"] = "recognition"
     """Telling the class of a clip."""
-    test: str = ""
+    test: ManifestFile = ""
     """Test manifest; empty: no evaluation."""
     mode: Literal["finetune", "linear"] = "finetune"
     """finetune: encoder and head are trained.  linear: heads are trained on what the encoder makes of each clip."""
@@ -83,7 +83,7 @@ class Recognition(TaskSettings):
         if context.data.paste.probability > 0:
             raise ConfigError("data.paste.probability must be 0: frames of another clip may show another class")
         classes = classes_of(context.manifest)
-        labels_of(context.manifest, classes)
+        self.check(context, classes)
         width = context.encoder.config.video.width * (2 if self.feature == "both" else 1)
         task = RecognitionTask(ClassHead(width, classes, self.dropout), self.feature)
 
@@ -96,12 +96,18 @@ class Recognition(TaskSettings):
             test = Manifest(self.test)
             found = logits(model, test, self.views)
             words = f"fine-tuned; {views_in_words(self.views, context)}"
-            return {"recognition": score("recognition", found, merged(found), test, task.head, words, context.folder)}
+            return {"recognition": score("recognition", found, merged(found), test, task.head, words, context.results)}
 
         def judge(model: nn.Module, manifest: Manifest) -> float:
             return top1(merged(logits(model, manifest, Views())), manifest, task.head)
 
         return Job(task, context.encoder, **training_clips(context), evaluate=evaluate, judge=judge)
+
+    def check(self, context: Context, classes: Sequence[str]) -> None:
+        """Refuse before the training what could not be scored after it; see `job`."""
+        self.views.of(context.data.sampling)
+        for manifest in (context.manifest, *([Manifest(self.test)] if self.test else [])):
+            labels_of(manifest, classes)
 
 
 class RecognitionTask(Task):
@@ -206,6 +212,7 @@ class _Linear:
             )
         self.config, self.context = config, context
         classes = classes_of(context.manifest)
+        config.check(context, classes)
         labels = labels_of(context.manifest, classes)
         held_out = held_out_clips(labels, config.probe.held_out, context.seed)
         self.known = LabelledFeatures(self._features(context.manifest, config.probe.views), labels, held_out)
@@ -230,7 +237,7 @@ class _Linear:
         """The chosen head on the test clips, a closed-form classifier beside it, and the names of the classes."""
         if not self.config.test:
             return {}
-        test, folder = Manifest(self.config.test), self.context.folder
+        test, folder = Manifest(self.config.test), self.context.results
         seen = self._features(test, self.config.views)
         best, tried = self.choose()
         rates = [self.context.optim.lr * factor for factor in self.task.rates]

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from pydantic import Field
 
-from svilm.config import Config
+from svilm.config import Config, ManifestFile
 from svilm.data.loader import StillClip
 from svilm.data.manifest import Manifest
 from svilm.metrics.retrieval import (
@@ -26,7 +26,7 @@ from svilm.types import Scores, VideoFeatures
 class Retrieval(Config):
     """What is retrieved and how ties are counted."""
 
-    manifest: str = ""
+    manifest: ManifestFile = ""
     """Test manifest; every caption is a query, every clip an item.  Empty: no retrieval evaluation."""
     ties: Ties = "average"
     """Items of exactly equal similarity: the expected rank over their orders, or all of them behind, or ahead."""

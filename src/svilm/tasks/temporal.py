@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from svilm.config import Config
+from svilm.config import Config, ManifestFile
 from svilm.data.augment import CutPaste, cut_and_paste, sample_paste
 from svilm.data.loader import StillClip, evaluation_clips
 from svilm.data.manifest import Entry, Manifest
@@ -27,11 +27,11 @@ PASTED_TOGETHER = 64
 class Temporal(Config):
     """Which clips show scene changes."""
 
-    manifest: str = ""
+    manifest: ManifestFile = ""
     """Manifest whose entries state `scene_changes`.  Empty: no temporal evaluation."""
-    pasted: str = ""
+    pasted: ManifestFile = ""
     """Manifest whose clips are cut and pasted, to assign steps to foreground and background.  Empty: `manifest`."""
-    jump_cuts: str = ""
+    jump_cuts: ManifestFile = ""
     """Manifest whose scenes change before one and the same background, scored by itself.  Empty: not scored."""
 
 

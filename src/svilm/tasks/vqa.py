@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
 
-from svilm.config import ConfigError
+from svilm.config import ConfigError, ManifestFile
 from svilm.data.loader import StillClip
 from svilm.data.manifest import Manifest, ManifestError
 from svilm.engine.task import Context, Features, Job, Task, TaskSettings
@@ -38,7 +38,7 @@ class Vqa(TaskSettings):
 
     kind: Literal["vqa"] = "vqa"
     """Answering questions about clips."""
-    test: str = ""
+    test: ManifestFile = ""
     """Test manifest; empty: no evaluation."""
     answers: int = Field(1500, ge=0)
     """Answers to choose from: so many of the most frequent ones in training (section 4.1); 0 takes all."""
@@ -71,12 +71,15 @@ class Vqa(TaskSettings):
         shape = context.encoder.config
         task = VqaTask(self, shape.video.width, shape.text.width, answers)
 
+        test = Manifest(self.test) if self.test else None
+        if test is not None:
+            questions(test)  # a wrong list is told before training
+
         def evaluate(model: nn.Module) -> dict[str, Scores]:
-            if not self.test:
+            if test is None:
                 return {}
-            test = Manifest(self.test)
             given = answer(cast(DualEncoder, model), task, test, reader_of(context))
-            return {"vqa": score(given, test, context.manifest, task, covered, context.folder)}
+            return {"vqa": score(given, test, context.manifest, task, covered, context.results)}
 
         def judge(model: nn.Module, manifest: Manifest) -> float:
             given = answer(cast(DualEncoder, model), task, manifest, reader_of(context))
