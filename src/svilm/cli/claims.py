@@ -28,6 +28,7 @@ def claims(
 
     Pre-trains what has no result file yet, scores retrieval, grounding and scenes, carries the models downstream, and
     writes tables and curves.  An interrupted run goes on when the same command is given again.
+    With 300 steps of 32 clips the 15 runs take about four hours on two cores.
     """
     from svilm.data.world import draw_world
     from svilm.reproduce.claims import SCENARIOS, Plan, run_claims
