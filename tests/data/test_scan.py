@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 from make_videos import read_numbers, set_display_matrix, write_video
 
 from svilm.data import scan as scanning
-from svilm.data.decode import index_video, intact_frames, read_frames
+from svilm.data.decode import DecodeError, index_video, intact_frames, read_frames
 from svilm.data.files import Found, examine, find_files
 from svilm.data.manifest import Entry, Header, Manifest, ManifestError, write_manifest
+from svilm.data.sample import clip_bounds
 from svilm.data.scan import Row, changed_files, read_rows, scan, write_verified
 
 
@@ -110,11 +112,12 @@ def test_an_interrupted_scan_goes_on(folder: Path, tmp_path: Path, monkeypatch: 
     assert not part.exists()
 
 
-def test_another_file_is_not_overwritten(folder: Path, tmp_path: Path) -> None:
-    for text in ('{"svilm_manifest": 1}\n', "hello\n", "[]\n"):
+@pytest.mark.parametrize("fresh", [False, True])
+def test_another_file_is_not_overwritten(fresh: bool, folder: Path, tmp_path: Path) -> None:
+    for text in ('{"svilm_manifest": 1}\n', "hello\n", "[]\n", "one line without an end", '{"svilm_man'):
         (tmp_path / "other").write_text(text)
         with pytest.raises(ValueError, match=r"line 1 is not a row of a scan; give --out another name"):
-            scan(folder, tmp_path / "other")
+            scan(folder, tmp_path / "other", fresh=fresh)
         assert (tmp_path / "other").read_text() == text
 
 
@@ -271,7 +274,10 @@ def test_nothing_left(folder: Path, tmp_path: Path) -> None:
     ("row", "start", "end", "covered"),
     [
         (Row("x", True, duration=2.0), None, None, True),
-        (Row("x", True, duration=2.0), 1.9, 9.0, True),
+        (Row("x", True, frames=20, duration=2.0), 1.9, 9.0, False),
+        (Row("x", True, frames=20, duration=2.0), 0.5, 2.5, True),
+        (Row("x", True, frames=20, duration=2.0), 0.5, 2.6, False),
+        (Row("x", True, frames=2, duration=2.0), 0.5, 2.9, True),
         (Row("x", True, duration=2.0), 2.0, 3.0, False),
         (Row("x", False, "not_a_video"), None, None, False),
         (Row("x", False, "damaged", duration=2.0), 0.0, 2.4, True),
@@ -285,6 +291,34 @@ def test_nothing_left(folder: Path, tmp_path: Path) -> None:
 )
 def test_which_clips_can_be_read(row: Row, start: float | None, end: float | None, covered: bool) -> None:
     assert row.covers(start, end) is covered
+
+
+def test_verified_clips_are_those_that_evaluation_takes(folder: Path, tmp_path: Path) -> None:
+    index = index_video(folder / "good.mp4")
+    row = next(row for row in scan(folder, tmp_path / "x").rows if row.path == "good.mp4")
+    for start in (0.0, index.duration / 2, index.duration):
+        for late in (-0.1, 0.0, 0.3, 0.5, 0.51, 1.0, 7.0):
+            end = index.duration + late
+            try:
+                taken = end > start and bool(clip_bounds(index, start, end))
+            except DecodeError:
+                taken = False
+            assert end <= start or row.covers(start, end) == taken
+
+
+def test_a_tar_that_is_damaged_later_hides_no_other(tmp_path: Path) -> None:
+    data = write_video(tmp_path / "v.mp4", 3).read_bytes()
+    (tmp_path / "s").mkdir()
+    for name in ("0.tar", "1.tar"):
+        with tarfile.open(tmp_path / "s" / name, "w") as tar:
+            tar.add(tmp_path / "v.mp4", arcname="v.mp4")
+    entries = [Entry(name, f"{name}/v.mp4", (), ()) for name in ("0.tar", "1.tar")]
+    write_manifest(tmp_path / "s" / "m.jsonl", Header("test", ".", 2), entries)
+    rows = scan(tmp_path / "s" / "m.jsonl", tmp_path / "rows").rows
+    os.truncate(tmp_path / "s" / "0.tar", 512 + len(data) // 2)
+    (tmp_path / "s" / "1.tar").unlink()
+    found = dict(changed_files(tmp_path / "s", rows))
+    assert list(found) == ["0.tar/v.mp4", "1.tar/v.mp4"] and "cut short" in found["0.tar/v.mp4"]
 
 
 def test_what_may_not_be_opened(tmp_path: Path) -> None:

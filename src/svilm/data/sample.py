@@ -20,7 +20,8 @@ from torch import Tensor
 from svilm.config import Config, ConfigError
 from svilm.data.decode import Box, DecodeError, VideoIndex, index_video, read_frames, scaled_size
 
-_END_SLACK = 0.5  # seconds by which a clip may end after its video: annotations are rounded
+END_SLACK = 0.5
+"""Seconds by which a clip may end after its video: annotations are rounded."""
 
 
 class Sampling(Config):
@@ -165,7 +166,7 @@ def clip_bounds(index: VideoIndex, start: float | int | None, end: float | int |
     until = max(index.duration, begin) if end is None else float(end)
     if not 0 <= begin <= until < float("inf") or begin == end:
         raise ValueError(f"a clip from {start} to {end} s is empty or not finite")
-    slack = max(_END_SLACK, index.duration / len(index))
+    slack = max(END_SLACK, index.duration / len(index))
     if begin >= index.duration or until > index.duration + slack:
         words = f"the clip [{begin:g}, {until:g}) s does not lie in the video, which lasts {index.duration:.2f} s"
         if index.damage is None:

@@ -21,8 +21,9 @@ from tqdm import tqdm
 from svilm.data.decode import DecodeError, index_video, intact_frames
 from svilm.data.files import Found, examine, find_files
 from svilm.data.manifest import Entry, Manifest, ManifestError, write_manifest
+from svilm.data.sample import END_SLACK
 from svilm.data.sandbox import Death, Limits, each
-from svilm.data.shards import open_bytes, place_of
+from svilm.data.shards import ShardError, open_bytes, place_of
 
 SECONDS = 20.0
 """Processor time that any file may take to be decoded ..."""
@@ -31,9 +32,9 @@ BYTES_PER_SECOND = 20_000
 MAX_SECONDS = 24 * 3600.0
 """But never more: files with holes can be as large as they like."""
 MEMORY_MB = 2048
-END_SLACK = 0.5
-"""Seconds by which a clip may end after its video: annotations are rounded."""
 EXAMPLES = 3
+
+_BEGINNING = b'{"path": '  # of a row, by which one that was cut short is known from another file
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,9 @@ class Row:
     def covers(self, start: float | None, end: float | None) -> bool:
         """Whether the clip [start, end) seconds (None: from the beginning, to the end) can be read."""
         if self.ok:
-            return (start or 0.0) < (self.duration or 0.0)
+            duration = self.duration or 0.0
+            slack = max(END_SLACK, duration / (self.frames or 1))
+            return (start or 0.0) < duration and (end is None or end <= duration + slack)
         if self.duration is None or end is None or end > self.duration + END_SLACK:
             return False  # a damaged video may have lost its end
         return all(end <= first or (start or 0.0) >= last for first, last in self.unreadable)
@@ -138,7 +141,9 @@ def scan(
     part = out.with_name(out.name + ".part")
     ours = {os.path.relpath(path, root) for path in (out, part)}
     found = [file for file in found if file.path not in ours]
-    known = {} if fresh else {row.path: row for path in (out, part) for row in read_rows(path, missing_ok=True)}
+    known = {row.path: row for path in (out, part) for row in read_rows(path, missing_ok=True)}
+    if fresh:
+        known = {}
 
     rows: list[Row] = []
     tasks: list[_Task] = []
@@ -171,12 +176,12 @@ def scan(
 
 
 def read_rows(path: Path, missing_ok: bool = False) -> Iterator[Row]:
-    """The rows of a scan.  Raises ValueError for a file that is none; a last line cut short is left out."""
+    """The rows of a scan.  Raises ValueError for a file that is none; a last row cut short is left out."""
     if missing_ok and not path.exists():
         return
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
-            if not line.endswith(b"\n"):
+            if not line.endswith(b"\n") and line.startswith(_BEGINNING[: len(line)]):
                 return
             try:
                 data = json.loads(line)
@@ -203,8 +208,8 @@ def changed_files(root: str | Path, rows: Iterable[Row]) -> Iterator[tuple[str, 
                 yield row.path, f"has {place.size} bytes instead of {row.size}"
             elif _digest(path) != row.sha256:
                 yield row.path, "has the same size but another content"
-        except OSError as error:
-            yield row.path, f"cannot be read: {error.strerror or error}"
+        except (OSError, ShardError) as error:
+            yield row.path, f"cannot be read: {getattr(error, 'strerror', None) or error}"
 
 
 def write_verified(manifest: Manifest, scanned: Scan, to: Path, *, allow_missing: bool = False) -> dict[str, int]:
