@@ -48,8 +48,8 @@ def fitted(model: DualEncoderConfig, start: Start, vocabulary: int) -> DualEncod
             setting = "start.tokenizer" if start.tokenizer else "start.text"
             raise ConfigError(
                 f"{setting}: {start.tokenizer or start.text} has {vocabulary} word pieces, more than the "
-                f"{text.vocabulary} that the text encoder start.text = {start.text} knows; name those that belong to it, "
-                "or leave start.tokenizer empty to take those in its folder"
+                f"{text.vocabulary} that the text encoder start.text = {start.text} knows; name those that belong to "
+                "it, or leave start.tokenizer empty to take those in its folder"
             )
     return model.model_copy(update={"video": video, "text": text})
 

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from svilm.config import ConfigError, build
 from svilm.engine.optim import Optim, build_optimizer, part_of, rate_at, set_rate
 from svilm.models.dual import SIZES, DualEncoder
 
@@ -16,6 +17,12 @@ def test_rate_rises_linearly_then_falls_to_final():
     assert rates[99] == pytest.approx(0.2, abs=1e-2)
     halfway = 0.2 + 0.8 * 0.5 * (1 + math.cos(math.pi * 0.5))
     assert rate_at(config, 55, 100) == pytest.approx(halfway)
+
+
+def test_the_cosine_ends_one_step_after_the_last():
+    config = Optim(warmup=0.0, final=0.1)
+    assert rate_at(config, 10, 10) == pytest.approx(0.1)
+    assert rate_at(config, 9, 10) == pytest.approx(0.1 + 0.9 * 0.5 * (1 + math.cos(0.9 * math.pi)))
 
 
 def test_rate_without_warmup_starts_at_the_peak():
@@ -81,6 +88,27 @@ def test_milestones_are_stairs_instead_of_a_cosine():
     config = Optim(optimizer="adam", warmup=0.0, milestones=(0.5, 0.75))
     rates = [rate_at(config, step, 8) for step in range(8)]
     assert rates == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("milestones", [30, 60]),
+        ("milestones", [0.5, 0.25]),
+        ("milestones", [0.5, 0.5]),
+        ("milestones", [0.5, 1]),
+        ("milestones", [0, 0.5]),
+        ("momentum", -0.1),
+        ("momentum", 1),
+        ("betas", [0.9, 1]),
+        ("betas", [-0.1, 0.9]),
+    ],
+)
+def test_numbers_that_could_do_nothing_or_harm_are_refused(setting, value):
+    with pytest.raises(ConfigError, match=rf"^{setting}") as refused:
+        build(Optim, {setting: value})
+    assert setting != "milestones" or "shares of the run, not epochs" in str(refused.value)
+    assert build(Optim, {"milestones": [0.3, 0.6], "momentum": 0, "betas": [0, 0.999]}).milestones == (0.3, 0.6)
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])

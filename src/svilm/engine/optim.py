@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Iterable
-from typing import Literal
+from itertools import pairwise
+from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import nn
 
 from svilm.config import Config
+
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Optim(Config):
@@ -22,20 +25,28 @@ class Optim(Config):
     """Factor on `lr` for the ViT part of the video encoder; lower it when it starts from published weights."""
     lr_text: float = Field(1.0, ge=0)
     """Factor on `lr` for BERT."""
-    momentum: float = 0.9
+    momentum: Share = 0.9
     """Momentum of SGD."""
-    betas: tuple[float, float] = (0.9, 0.98)
+    betas: tuple[Share, Share] = (0.9, 0.98)
     """Moment decays of AdamW and Adam."""
     weight_decay: float = Field(0.0, ge=0)
     """Decay of matrices; biases, norms, tokens, positions and temperatures are never decayed."""
     warmup: float = Field(0.05, ge=0, lt=1)
     """Share of the steps in which the rate rises linearly from zero."""
     final: float = Field(0.0, ge=0, le=1)
-    """Rate at the last step over the peak, at the end of the cosine."""
+    """Rate over the peak at the end of the cosine, which is one step after the last: that one is a little above."""
     milestones: tuple[float, ...] = ()
-    """Instead of the cosine: shares of the run at which the rate falls to a tenth, for instance 0.5."""
+    """Instead of the cosine: shares of the run at which the rate falls to a tenth, for instance 0.5; ascending."""
     clip_norm: float = Field(1.0, ge=0)
     """Largest norm of the whole gradient; 0 does not clip."""
+
+    @field_validator("milestones")
+    @classmethod
+    def _within_the_run(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        places = (0.0, *value, 1.0)
+        if any(later <= before for before, later in pairwise(places)):
+            raise ValueError("must ascend between 0 and 1: shares of the run, not epochs (epoch 30 of 100 is 0.3)")
+        return value
 
 
 def build_optimizer(config: Optim, named: Iterable[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
@@ -77,8 +88,8 @@ def part_of(name: str) -> Literal["video", "text", "new"]:
 
 
 def rate_at(config: Optim, step: int, steps: int) -> float:
-    """Share of the peak rate at ``step`` of ``steps``: linear warm-up, then half a cosine down to `final`, or
-    stairs at the `milestones`."""
+    """Share of the peak rate at ``step`` (from 0) of ``steps``: linear warm-up, then half a cosine that would come to
+    `final` at step ``steps``, one after the last; or stairs at the `milestones`."""
     warmup = config.warmup * steps
     if step < warmup:
         return (step + 1) / (warmup + 1)
