@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from svilm.config import ConfigError
+from svilm.config import ConfigError, override
 from svilm.data.prepare.common import PrepareError
 from svilm.recipes import RECIPES, recipe
 from svilm.reproduce.harness import Workshop, render, render_settings
@@ -54,11 +54,11 @@ def test_the_paper_has_its_numbers_right_where_tables_agree():
     assert videocc == everything[:3] + everything[5:]
 
 
-def finish(place, scores):
+def finish(place, scores, name="paper", *settings):
     """A run folder that looks finished."""
     place.mkdir(parents=True)
     (place / "scores.json").write_text(json.dumps(scores))
-    (place / "run.json").write_text(recipe("tiny").model_dump_json())
+    (place / "run.json").write_text(override(recipe(name), list(settings)).model_dump_json())
     about = {"protocol": "a protocol", "scored": 9, "official": 10}
     (place / "protocols.json").write_text(json.dumps({"retrieval": about}))
 
@@ -79,8 +79,40 @@ def test_finished_runs_are_read_and_say_how_they_were_scored(tmp_path):
     text = render(RESULTS["table1"], Workshop(tmp_path, tmp_path / "data", only=lambda step: False))
     ours = next(line for line in text.splitlines() if line.startswith("| **S-ViLM, zero-shot (ours)**"))
     assert [cell.strip() for cell in ours.split("|")[2:6]] == ["1.2", "5.0", "10.0", "44.0"]
-    assert "- pretrain: recipe tiny, seed 0, 8 frames; retrieval: 9 of 10, a protocol" in text
+    assert "- pretrain: recipe paper, seed 0, 32 frames; retrieval: 9 of 10, a protocol" in text
     assert "- msrvtt: not run;" in text
+
+
+def test_a_finished_run_that_is_another_is_no_answer(tmp_path):
+    step = STEPS["msrvtt-qa"]
+    finish(tmp_path / step.name, {"vqa/accuracy": 40.0}, step.recipe, "start.model=/models/a", "seed=3")
+    given = {"start": "/models/a", "settings": ["seed=3"]}
+    assert Workshop(tmp_path, tmp_path, **given).scores(step) == {"vqa/accuracy": 40.0}
+    for changed, said in (
+        ({"start": "/models/b"}, r"start\.model: '/models/a' there, '/models/b' now"),
+        ({"start": ""}, r"start\.model: '/models/a' there, '.*pretrain' now"),
+        ({"settings": ["seed=3", "optim.lr=5.0"]}, r"optim\.lr: .* there, 5\.0 now"),
+        ({"world": True}, rf"recipe: '{step.recipe}' there, '{step.tiny}' now"),
+    ):
+        with pytest.raises(ConfigError, match=f"holds a finished run with other settings .*{said}"):
+            Workshop(tmp_path, tmp_path, **{**given, **changed}).scores(step)
+
+
+def test_a_score_that_a_finished_run_lacks_is_a_dash(tmp_path):
+    finish(tmp_path / "pretrain", {"retrieval/text_to_video/R@1": 1.0})
+    text = render(RESULTS["table1"], Workshop(tmp_path, tmp_path, only=lambda step: False))
+    ours = next(line for line in text.splitlines() if line.startswith("| **S-ViLM, zero-shot (ours)**"))
+    assert [cell.strip() for cell in ours.split("|")[2:6]] == ["1.0", "-", "-", "-"]
+    assert "- pretrain: its scores have no retrieval/text_to_video/R@5" in text
+
+
+def test_manifests_of_other_data_are_not_taken_for_these(world, tmp_path):
+    path = manifest_of("msrvtt-test", WORLD, world, tmp_path / "data")
+    assert manifest_of("msrvtt-test", WORLD, world, tmp_path / "data") == path
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(PrepareError, match=r"is of the videos in .*, not of those in .*other; choose another --to"):
+        manifest_of("msrvtt-test", WORLD, other, tmp_path / "data")
 
 
 def test_on_the_drawn_world_equal_steps_share_a_run(tmp_path):

@@ -11,7 +11,7 @@ from svilm.recipes import recipe
 from svilm.reproduce.sources import REAL, WORLD, Sources, manifest_of
 from svilm.reproduce.steps import STEPS, Step
 from svilm.reproduce.tables import Row, Settings, Table
-from svilm.run import Run, execute, load_run
+from svilm.run import Run, differences, execute, load_run
 
 Cell = tuple[str, str]
 
@@ -95,11 +95,33 @@ class Workshop:
             if place.name in self._missing:
                 raise ConfigError(self._missing[place.name])
             try:
-                self._scores[place.name] = finished(place) or self._run(step, place)
+                self._scores[place.name] = self._finished(step, place) or self._run(step, place)
             except (ValueError, OSError) as error:
                 self._missing[place.name] = str(error)
                 raise
         return self._scores[place.name]
+
+    def _finished(self, step: Step, place: Path) -> dict[str, float] | None:
+        """The scores of a finished run of this step.  Raises ConfigError for one of another recipe, start or setting,
+        whose numbers would pass for those that were asked for."""
+        scores = finished(place)
+        if scores is None:
+            return None
+        stored, wanted = load_run(place), step.tiny if self.world else step.recipe
+        start = self.start if step.start else ""
+        changed = differences(stored, override(stored, [*([f"start.model={start}"] if start else []), *self.settings]))
+        if stored.recipe != wanted:
+            changed.insert(0, f"recipe: {stored.recipe!r} there, {wanted!r} now")
+        if step.start and not start:
+            own = self.place(STEPS[step.start])
+            if Path(stored.start.model).name != own.name:  # the folder may have been moved since
+                changed.append(f"start.model: {stored.start.model!r} there, {str(own)!r} now")
+        if changed:
+            raise ConfigError(
+                f"{place} holds a finished run with other settings ({'; '.join(changed[:5])}); choose another --to, or "
+                "remove that folder to run it again"
+            )
+        return scores
 
     def _run(self, step: Step, place: Path) -> dict[str, float]:
         if not self.only(step):
@@ -119,7 +141,8 @@ class Workshop:
             for name, about in protocols.items()
             if name != "temporal"
         )
-        return f"{step.name}: recipe {run.recipe}, seed {run.seed}, {sampling.num_frames} frames; {counts}"
+        start = f" from {run.start.model}" if run.start.model else ""
+        return f"{step.name}: recipe {run.recipe}{start}, seed {run.seed}, {sampling.num_frames} frames; {counts}"
 
 
 def finished(place: Path) -> dict[str, float] | None:
@@ -165,7 +188,9 @@ def _ours(row: Row, workshop: Workshop, about: dict[str, str]) -> list[str]:
             about[step.name] = f"- {step.name}: not run; {error}"
             continue
         about.setdefault(step.name, f"- {workshop.protocol(step)}")
-        cells.append(number(scores[metric]))
+        cells.append(number(scores.get(metric)))
+        if metric not in scores:
+            about[f"{step.name} {metric}"] = f"- {step.name}: its scores have no {metric}"
     return cells
 
 

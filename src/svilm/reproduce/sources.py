@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from svilm.data.manifest import merge_manifests
-from svilm.data.prepare.common import Listing, prepare
+from svilm.data.manifest import Manifest, merge_manifests
+from svilm.data.prepare.common import Listing, PrepareError, prepare
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,13 @@ WORLD: Sources = {
 def manifest_of(name: str, sources: Sources, root: Path, to: Path) -> Path:
     """The manifest of some data, prepared into ``to`` when it is not there yet.
 
-    Raises PrepareError that names what is missing.
+    Raises PrepareError that names what is missing, or where the manifest that is there is of other data.
     """
     path = to / f"{name}.jsonl"
     if path.is_file():
+        videos = Manifest(path).root
+        if not videos.resolve().is_relative_to(root.resolve()):
+            raise PrepareError(f"{path} is of the videos in {videos}, not of those in {root}; choose another --to")
         return path
     source = sources[name]
     if isinstance(source, tuple):
