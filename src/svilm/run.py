@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from pydantic import Field, SerializeAsAny, field_validator
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from svilm.config import Config, ConfigError, build, named_manifests, settings
@@ -23,6 +23,7 @@ from svilm.engine.task import Context, Job, TaskSettings, task_settings
 from svilm.engine.trainer import Training, train
 from svilm.model import ModelConfig, SViLM
 from svilm.models.dual import DualEncoder, DualEncoderConfig
+from svilm.models.weights import load_saved
 from svilm.provenance import environment
 from svilm.runtime import (
     close_distributed,
@@ -162,7 +163,7 @@ def evaluate(run: Run, folder: Path) -> dict[str, float]:
     job = run.task.job(context)
     heads = folder / "model" / "task.safetensors"
     if heads.is_file():
-        job.task.load_state_dict(load_file(heads))
+        load_saved(job.task, heads)
     job.task.to(device)
     return _scored(run, job, job.model, context)
 
