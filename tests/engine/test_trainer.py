@@ -1,13 +1,15 @@
 import math
 import os
 import signal
+from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
 
 from small import CONFIG, batch, model
 from svilm.config import ConfigError
-from svilm.engine.checkpoint import Checkpoints
+from svilm.engine.checkpoint import Checkpoints, load_state
 from svilm.engine.logbook import read_metrics
 from svilm.engine.optim import Optim
 from svilm.engine.state import Meter
@@ -170,13 +172,20 @@ def test_a_loss_that_is_not_a_number_stops_before_the_optimiser(tmp_path):
 
 
 def test_too_many_unreadable_clips_stop_the_run(tmp_path):
-    from dataclasses import replace
-
     def data(seed):
         return replace(batch(seed=seed), skipped={"damaged": 5})
 
     with pytest.raises(ValueError, match=r"10 of 26 clips.*damaged: 10.*skip_budget = 0.1"):
         run(tmp_path, 9, data=data, skip_budget=0.1)
+
+
+@pytest.mark.parametrize(
+    ("budget", "bad", "stops"), [(0.0, 1, True), (0.0, 0, False), (0.01, 8, False), (0.01, 9, True)]
+)
+def test_no_budget_allows_no_unreadable_clip_and_a_small_one_a_few(budget, bad, stops):
+    meter, seen = Meter(), replace(batch(), skipped={"damaged": bad} if bad else {})
+    with pytest.raises(ValueError, match=f"{bad} of {8 + bad} clips") if stops else nullcontext():
+        meter.count(seen, budget)
 
 
 def test_the_first_batch_is_seen_once_before_any_step(tmp_path):
@@ -220,6 +229,23 @@ def test_the_best_weights_are_kept(tmp_path):
     for name, parameter in best.named_parameters():
         assert torch.equal(parameter, seen[2][name]), name
     assert [row["keep/best"] for row in read_metrics(tmp_path) if "keep/best" in row] == [0.0, 7.0, 1.0, 3.0]
+
+
+def test_the_best_weights_of_steps_that_are_taken_again_are_forgotten(tmp_path):
+    training = Training(steps=4, save_every=2, evaluate_every=1, keep="best")
+    values = {"killed": iter([1.0, 2.0, 9.0]), "resumed": iter([5.0, 4.0])}
+    seen = []
+
+    def judge(encoder):
+        seen.append({name: p.detach().clone() for name, p in encoder.named_parameters()})
+        return next(values["resumed" if len(seen) > 3 else "killed"])
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, 4, training=training, judge=judge, stop=3)
+    best = run(tmp_path, 4, training=training, judge=judge, encoder=model(seed=9))
+    for name, parameter in best.named_parameters():
+        assert torch.equal(parameter, seen[3][name]), name
+    assert load_state(Checkpoints(tmp_path / "best").latest())["value"] == 5.0
 
 
 def test_the_best_weights_need_something_to_choose_by(tmp_path):

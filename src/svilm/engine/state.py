@@ -14,6 +14,14 @@ from svilm.engine.checkpoint import Checkpoints, load_state, load_weights
 from svilm.engine.task import Task, TrainingBatch
 from svilm.runtime import all_agree, gather_objects, rank, world_size
 
+FLOOR = 8.0
+"""Unreadable clips that stop no run whose budget is above 0: among its first clips a few are already a large share."""
+
+
+def tolerated(budget: float, clips: int) -> float:
+    """How many unreadable clips a run may meet beside so many good ones; a budget of 0 allows none."""
+    return max(FLOOR, budget * clips) if budget else 0.0
+
 
 class Meter:
     """Counts of the run (saved with it) and speed since the last reading (not saved)."""
@@ -25,13 +33,16 @@ class Meter:
         self._recent = 0
 
     def count(self, batch: TrainingBatch, budget: float) -> None:
-        """Add the clips of all ranks, so that all come to the same verdict.  Raises ValueError beyond the budget."""
+        """Add the clips of all ranks, so that all come to the same verdict.
+
+        Raises ValueError when more were unreadable than are `tolerated`.
+        """
         self.clips += len(batch) * world_size()
         none = all_agree(not batch.skipped)
         for skipped in [] if none else gather_objects(dict(batch.skipped)):
             self.skipped.update(skipped)
         bad = sum(self.skipped.values())
-        if bad > max(8.0, budget * self.clips):
+        if bad > tolerated(budget, self.clips):
             reasons = ", ".join(f"{reason}: {n}" for reason, n in self.skipped.most_common())
             raise ValueError(
                 f"{bad} of {self.clips + bad} clips asked for could not be read ({reasons}), more than "

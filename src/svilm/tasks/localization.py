@@ -25,6 +25,7 @@ from svilm.data.class_scores import ClassScores, read_class_scores
 from svilm.data.loader import Order
 from svilm.data.manifest import Entry, Manifest
 from svilm.data.snippets import FeatureFolder, Origin, SnippetError, Snippets
+from svilm.engine.state import tolerated
 from svilm.engine.task import Context, Features, Job, Task, TaskSettings
 from svilm.features.extract import Extraction, extract
 from svilm.features.timelines import TimelineBatch, mean_features, spans, timeline_batches, training_spans
@@ -240,7 +241,7 @@ def _usable(folder: FeatureFolder, context: Context) -> list[Entry]:
     if not missing:
         return usable
     words = f"{missing} of {len(labelled)} training videos have no features in {folder.path}"
-    if not usable or missing > max(8.0, context.data.skip_budget * len(labelled)):
+    if not usable or missing > tolerated(context.data.skip_budget, len(labelled)):
         try:
             folder.read(next(entry for entry in labelled if folder.find(entry) is None))
         except SnippetError as error:
