@@ -122,6 +122,16 @@ def test_npz_of_another_form_is_told(tmp_path: Path, change: dict[str, Any], mes
 def test_files_that_are_no_class_scores(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(b"PK nothing")
     (tmp_path / "a.csv").touch()
-    for name, message in (("none.npz", "no such file"), ("a.npz", "not an npz"), ("a.csv", r"not '.csv'")):
+    np.savez_compressed(tmp_path / "whole.npz", **GOOD)
+    for place, data in enumerate((b"\x63", b"\x01")):  # an unknown method of compression; encrypted
+        whole = (tmp_path / "whole.npz").read_bytes()
+        at = whole.index(b"PK\x01\x02") + (10, 8)[place]
+        (tmp_path / f"{place}.npz").write_bytes(whole[:at] + data + whole[at + 1 :])
+    np.save(tmp_path / "b.npy", GOOD["scores"])
+    (tmp_path / "b.npy").rename(tmp_path / "b.npz")
+    for name, message in (
+        ("none.npz", "no such file"), ("a.npz", "not an npz"), ("a.csv", r"not '.csv'"), ("b.npz", "it is an npy"),
+        ("0.npz", "not an npz"), ("1.npz", "not an npz"),
+    ):  # fmt: skip
         with pytest.raises(ClassScoresError, match=message):
             read_class_scores(tmp_path / name)

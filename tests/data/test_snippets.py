@@ -127,6 +127,32 @@ def test_what_cannot_be_read_says_why(tmp_path):
         FeatureFolder(tmp_path).read(entry("bad.mp4", "bad", 1.0))
 
 
+def test_no_other_videos_features_stand_in(tmp_path):
+    for name in ("1", "e", "v_e"):
+        write_rows(tmp_path, name, np.zeros((2, 3)))
+    assert FeatureFolder(tmp_path).find(entry("a/1.mp4", "e")).name == "1.npy"  # others' folders are flat
+    write_origin(tmp_path, replace(ORIGIN, unreadable={"a/1": "damaged: cut short"}))
+    with pytest.raises(SnippetError, match=r"could not be read .damaged: cut short"):
+        FeatureFolder(tmp_path).read(entry("a/1.mp4", "e"))
+    write_rows(tmp_path, "a/1", np.ones((2, 3)))
+    assert FeatureFolder(tmp_path).read(entry("a/1.mp4", "e")).rows.all()
+
+
+def test_damaged_files_say_why(tmp_path):
+    np.savez(tmp_path / "a.npz", a=np.zeros((3, 2)))
+    whole = (tmp_path / "a.npz").read_bytes()
+    (tmp_path / "a.npz").write_bytes(whole[: len(whole) // 2])
+    np.savez(tmp_path / "b.npz", a=np.zeros((3, 2)), b=np.zeros((3, 2)))
+    np.save(tmp_path / "c.npy", np.array([["a", "b"]]))
+    np.save(tmp_path / "d.npy", np.zeros((3, 2)))
+    (tmp_path / "d.npy").rename(tmp_path / "d.npz")
+    folder = FeatureFolder(tmp_path)
+    for name, message in (("a", r"no table of features \("), ("b", "has 2 arrays"), ("c", r"has shape .1, 2. of <U1")):
+        with pytest.raises(SnippetError, match=rf"{name}\.np[yz]: .*{message}"):
+            folder.read(entry(f"{name}.mp4", name, 1.0))
+    assert folder.read(entry("d.mp4", "d", 1.0)).rows.shape == (3, 2)
+
+
 @pytest.mark.parametrize("change", [{"svilm_features": 2}, {"fps": 0}, {"fit": "stretch"}, {"width": None}])
 def test_another_features_json_is_refused(tmp_path, change):
     write_origin(tmp_path, ORIGIN)

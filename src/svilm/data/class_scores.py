@@ -7,7 +7,6 @@ a line on how they were made.  Read as well: the layout of the CUHK entry of 201
 
 import json
 import os
-import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+
+from svilm.data.arrays import read_arrays
 
 FIELDS = ("ids", "classes", "scores", "source")
 
@@ -119,10 +120,11 @@ def read_class_scores(path: str | Path) -> ClassScores:
 
 def _read_npz(path: Path) -> ClassScores:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            found = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        found = read_arrays(path)
+    except ValueError as error:
         raise ClassScoresError(f"not an npz of plain arrays ({error})") from None
+    if "" in found:
+        raise ClassScoresError("not an npz of plain arrays (it is an npy under that name)")
     if set(found) != set(FIELDS):
         raise ClassScoresError(f"needs {', '.join(FIELDS)}, has {', '.join(sorted(found)) or 'nothing'}")
     kinds = {name: found[name].dtype.kind + str(found[name].ndim) for name in FIELDS}

@@ -11,13 +11,14 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Float64, Int64, UInt8
 from pydantic import Field
 
 from svilm.config import Config
+from svilm.data.arrays import read_arrays
 from svilm.data.decode import VideoIndex, read_frames
 from svilm.data.sample import Sampling, placement
 from svilm.entries import Entry
@@ -171,9 +172,17 @@ class FeatureFolder:
         return str(self.origin)
 
     def find(self, entry: Entry) -> Path | None:
-        """The file of a video: by its path, its name, or its id with or without "v_"; .npy before .npz and .csv."""
+        """The file of a video; .npy before .npz and .csv.
+
+        Ours is named by the video's path alone: another name is another video.  Others' may also have its name, or
+        its id with or without "v_".
+        """
         name = video_name(entry.video)
-        names = dict.fromkeys((name, os.path.basename(name), _inside(entry.id), _inside(f"v_{entry.id}")))
+        names = (
+            [name]
+            if self.origin is not None
+            else dict.fromkeys((name, os.path.basename(name), _inside(entry.id), _inside(f"v_{entry.id}")))
+        )
         files = (self.path / f"{name}{ending}" for ending in (".npy", ".npz", ".csv") for name in names)
         return next((file for file in files if file.is_file()), None)
 
@@ -259,14 +268,17 @@ def _table(path: Path) -> Rows:
     """Snippets x width, float32, from .npy, .npz with one array, or csv with a line of names."""
     try:
         if path.suffix == ".csv":
-            rows: Any = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)
+            rows: np.ndarray = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)
         else:
-            rows = np.load(path, allow_pickle=False)
-            if path.suffix == ".npz":
-                (name,) = rows.files
-                rows = rows[name]
-    except (OSError, ValueError, EOFError) as error:
+            arrays = read_arrays(path)
+            if len(arrays) != 1:
+                raise ValueError(f"it has {len(arrays)} arrays, must have one")
+            (rows,) = arrays.values()
+    except (OSError, ValueError) as error:
         raise SnippetError(f"{path}: no table of features ({error})") from None
-    if rows.ndim != 2 or not len(rows) or not np.isfinite(rows).all():
-        raise SnippetError(f"{path}: must be snippets x width of finite numbers, has shape {rows.shape}")
+    if rows.ndim != 2 or not len(rows) or rows.dtype.kind not in "fiu" or not np.isfinite(rows).all():
+        raise SnippetError(
+            f"{path}: must be snippets x width of finite numbers, has shape {rows.shape} of {rows.dtype}; "
+            "make it again, or take it out of the folder"
+        )
     return rows.astype(np.float32)
