@@ -247,6 +247,74 @@ def test_more_like_a_moment_and_like_a_picture(page: Any, address: str, tmp_path
     page.wait_for_selector("#starts img")
 
 
+def test_back_and_forward_go_by_way_of_a_picture(page: Any, address: str, tmp_path: Path) -> None:
+    from PIL import Image
+
+    found(page, address)
+    Image.new("RGB", (80, 60), "red").save(tmp_path / "red.png")
+    page.set_input_files("#file", tmp_path / "red.png")
+    page.wait_for_selector("text=Moments like this picture")
+    page.select_option("#folder", "shapes")
+    wait_for_cards(page, 4)
+    page.go_back()
+    wait_for_cards(page, 12)
+    assert "Moments like this picture" in page.inner_text("#sentence")
+    page.go_back()
+    page.wait_for_selector(".sentence .noun")
+    assert page.input_value("#q") == QUERY
+    assert page.locator("#example").is_hidden()
+    page.go_back()
+    page.wait_for_selector("#starts img")
+    page.go_forward()
+    page.wait_for_selector(".sentence .noun")
+    page.go_forward()
+    page.wait_for_selector("text=Moments like this picture")
+    assert page.get_attribute("#example-picture", "src").startswith("blob:")
+
+
+def test_a_noun_is_shown_though_moments_come_on_screen_meanwhile(page: Any, address: str) -> None:
+    found(page, address)
+    held: list[Any] = []
+    page.route("**/api/heat**", lambda route: route.continue_() if len(held) == 4 else held.append(route))
+    page.locator(".sentence .noun", has_text="blue square").click()
+    page.wait_for_function("() => document.querySelectorAll('.card .waiting').length > 1")
+    while len(held) < 2:
+        page.wait_for_timeout(20)
+    page.evaluate("scrollBy(0, 400)")  # at once, so that it is noticed once
+    for _ in range(100):
+        if len(held) < 4:
+            page.wait_for_timeout(50)
+    assert len(held) == 4
+    for route in held:
+        route.continue_()
+    page.wait_for_selector(".card .heated .heat")
+    page.wait_for_function("() => !document.querySelector('.card .waiting')")
+
+
+def test_the_page_learns_that_the_index_was_read_again(page: Any, address: str) -> None:
+    found(page, address)
+    asked: list[str] = []
+    page.on("request", lambda request: "/api/index" in request.url and asked.append(request.url))
+
+    def another(route: Any) -> None:
+        answer = route.fetch()
+        told = answer.json() | {"version": "another"}
+        route.fulfill(response=answer, json=told | ({"videos": 1234} if "videos" in told else {}))
+
+    page.route("**/api/search**", another)
+    page.route("**/api/index", another)
+    for query in ("a yellow star", "a red circle", "a green square"):
+        page.locator("#q").fill(query)
+        page.keyboard.press("Enter")
+        page.wait_for_function("query => document.querySelector('#sentence').innerText === query", arg=query)
+    page.wait_for_function("() => document.querySelector('#facts').innerText.includes('1,234 videos')")
+    assert len(asked) == 1
+    assert page.locator("#folder option").count() == 3
+    page.evaluate("dispatchEvent(new Event('focus'))")
+    page.wait_for_timeout(100)
+    assert len(asked) == 2
+
+
 @pytest.mark.parametrize("page", [{"reduced_motion": "reduce"}], indirect=True)
 def test_nothing_moves_for_those_who_asked_for_it(page: Any, address: str) -> None:
     found(page, address)

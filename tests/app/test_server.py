@@ -247,7 +247,7 @@ def test_what_is_indexed_while_the_page_is_open(drawn: Path, tmp_path: Path, mon
     monkeypatch.setattr("svilm.app.server.LOOK_SECONDS", 0.02)
     index = FakeIndex(folder)
     with serving(create_app(index)) as port:
-        before = _ids(port)
+        before, version = _ids(port), get(port, "/api/index").json["version"]
         old = get(port, f"/poster/{before['video7.mp4']}?at=0").body
         (folder / "video7.mp4").unlink()
         shutil.copy(folder / "shapes" / "red_circle.mp4", folder / "video7.mp4")
@@ -264,6 +264,14 @@ def test_what_is_indexed_while_the_page_is_open(drawn: Path, tmp_path: Path, mon
         assert new == get(port, f"/poster/{after['shapes/red_circle.mp4']}?at=0").body != old
         found = {hit["video"] for hit in get(port, f"/api/search?q=a&k={MOST_RESULTS}").json["hits"]}
         assert found == set(after)
+        assert get(port, "/api/index").json["version"] != version
+
+
+def test_answers_tell_of_which_reading_of_the_index_they_are(port: int) -> None:
+    version = get(port, "/api/index").json["version"]
+    video = _ids(port)["long.mp4"]
+    for path in ("/api/index", "/api/search?q=a", f"/api/like?video={video}&start=1&end=3"):
+        assert get(port, path).json["version"] == version
 
 
 def test_a_hit_that_the_page_does_not_know_yet_is_left_out(drawn: Path) -> None:

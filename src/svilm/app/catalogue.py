@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import PurePath, PurePosixPath
@@ -29,6 +30,8 @@ class Catalogue:
     def __init__(self, index: Index) -> None:
         self.index, self.videos, self.failures = index, index.videos, index.failures
         self.by_id = {_id_of(video): video for video in self.videos.values()}
+        self.version = f"{time.time_ns():x}"
+        """Another one each time that the index was read, in all answers, so that a page sees that its own is old."""
 
     @property
     def model_name(self) -> str:
@@ -54,6 +57,7 @@ class Catalogue:
         """What is indexed, what could not be, and how to begin."""
         videos, failures = self.videos, self.failures
         return {
+            "version": self.version,
             "moments": len(self.index),
             "videos": len(videos),
             "seconds": sum(video.duration for video in videos.values()),

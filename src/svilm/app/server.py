@@ -245,7 +245,9 @@ class Desk:
         return MediaResponse(self.index.root, await asyncio.to_thread(self._path, path))
 
     def _page_of(self, hits: list[Hit], k: int) -> dict[str, Any]:
-        return {"hits": self.catalogue.hits_json(hits[:k]), "more": len(hits) > k < MOST_RESULTS}
+        catalogue = self.catalogue
+        more = len(hits) > k < MOST_RESULTS
+        return {"hits": catalogue.hits_json(hits[:k]), "more": more, "version": catalogue.version}
 
     def _page_like(self, vector: Vector, k: int, where: Filter) -> dict[str, Any]:
         """With the time lines of what was found, since nobody can ask for them by an example later."""

@@ -20,6 +20,7 @@ const LENGTHS = [
 
 let index = null; // what the server says of itself
 let picture = null; // a File to search with: the one thing that no address can hold
+const pictures = new Map(); // those taken, by the key that the history holds for them
 let answer = { hits: [], nouns: [] };
 let lines = { points: {}, low: 0, high: 1 };
 let leave = new AbortController();
@@ -49,8 +50,13 @@ function address({ q, like, folder, shortest, longest, k, open }) {
 function go(change, { replace = false } = {}) {
   const next = { ...asked(), open: 0, ...change };
   if ("q" in change || "like" in change) next.k = STEP;
-  history[replace ? "replaceState" : "pushState"](null, "", address(next));
+  write(next, { replace });
   render();
+}
+
+/** Put a search into the address, and the key of its picture beside it. */
+function write(next, { replace = false } = {}) {
+  history[replace ? "replaceState" : "pushState"](picture && { picture: picture.key }, "", address(next));
 }
 
 // Asking
@@ -88,6 +94,7 @@ async function render() {
     clearTimeout(slow);
   }
   showAnswer(state);
+  if (index && answer.version !== index.version) look();
   if (answer.timelines) addLines(answer.timelines);
   else drawLines(state, signal);
 }
@@ -182,6 +189,7 @@ function showExample({ like }) {
   if (!name) return;
   $("example-name").textContent = name;
   if (!picture) {
+    $("example-picture").file = null;
     $("example-picture").src = `/poster/${like.video}?at=${((like.start + like.end) / 2).toFixed(2)}`;
   } else if ($("example-picture").file !== picture) {
     URL.revokeObjectURL($("example-picture").src);
@@ -216,14 +224,15 @@ function showIndex() {
   shape($("starts"), starts);
   $("starts").replaceChildren(...starts.slice(0, rows).map(starting));
   $("folder").closest("label").hidden = !folders.length;
-  for (const { folder, videos: inside } of folders) $("folder").append(make("option", { value: folder, textContent: `${folder} (${inside})` }));
+  const options = folders.map(({ folder, videos: inside }) => make("option", { value: folder, textContent: `${folder} (${inside})` }));
+  $("folder").replaceChildren($("folder").options[0], ...options);
   $("failed").hidden = !failures;
   $("failed").querySelector("summary").textContent = `${many(failures, "file")} could not be read`;
   const reasons = failed.map(({ video, reason }) => make("li", {}, make("b", { textContent: video }), ` ${reason.replace(`${video}: `, "")}`));
   if (failures > failed.length) reasons.push(make("li", {}, `and ${failures - failed.length} more`));
   $("failed").querySelector("ul").replaceChildren(...reasons);
   showFilters(asked());
-  hint("none");
+  if (!nouns.shown) hint("none");
 }
 
 function showIdeas() {
@@ -264,6 +273,8 @@ function choose(change) {
 
 function take(file) {
   if (!file) return;
+  file.key = `${performance.timeOrigin}-${pictures.size}`; // the history outlives the page
+  pictures.set(file.key, file);
   picture = file;
   scrollTo(0, 0);
   go({ q: "", like: null });
@@ -278,7 +289,7 @@ function openTheatre(number) {
 const cards = new Cards(
   $("results"),
   (number) => {
-    history.pushState(null, "", address({ ...asked(), open: number + 1 }));
+    write({ ...asked(), open: number + 1 });
     openTheatre(number);
   },
   () => nouns.refresh(),
@@ -291,7 +302,7 @@ const theatre = new Theatre({
   moved(number) {
     const state = asked();
     if (state.open === (number ?? -1) + 1) return;
-    history.replaceState(null, "", address({ ...state, open: (number ?? -1) + 1 }));
+    write({ ...state, open: (number ?? -1) + 1 }, { replace: true });
     if (number === null) cards.focus(state.open - 1);
   },
   like(hit) {
@@ -364,28 +375,41 @@ addEventListener("keydown", (event) => {
     cards.focus(0);
   }
 });
-addEventListener("popstate", () => {
+addEventListener("popstate", (event) => {
   const { open } = asked();
+  picture = pictures.get(event.state?.picture) ?? null;
   if (theatre.dialog.open && !open) theatre.close();
   else render();
 });
 
+/** Take in what the server says of itself, and show it where the index was read again since. */
+function know(said) {
+  const changed = said.version !== index?.version;
+  index = said;
+  if (changed) showIndex();
+}
+
+async function look() {
+  know(await ask("/api/index").catch(() => index));
+}
+
 async function learn() {
   try {
-    index = await ask("/api/index");
+    know(await ask("/api/index"));
   } catch (trouble) {
     showTrouble(trouble);
     return;
   }
-  showIndex();
   for (let pause = 500; index.modelState === "loading"; pause = Math.min(4000, pause * 1.5)) {
     await new Promise((resolve) => setTimeout(resolve, pause));
-    index = await ask("/api/index").catch(() => index);
+    await look();
   }
   showIdeas(); // the model may have had some
   $("notice").hidden = index.modelState !== "failed";
   $("notice").textContent = "The model of this index cannot be loaded, so it cannot be searched. What svilm app printed says why.";
 }
+
+addEventListener("focus", () => index && look()); // videos may have been indexed in another window
 
 learn();
 render();

@@ -6,13 +6,16 @@ import { still } from "./player.js";
 const AT_ONCE = 2;
 const films = new Map();
 
-/** A noun's overlays in a player's moment, asked for once. */
+/** A noun's overlays in a player's moment, asked for once; who comes after an abort asks anew. */
 function filmOf(player, noun, signal) {
   const key = `${player.key}&${query({ noun })}`;
   if (!films.has(key)) {
     if (films.size > 400) films.delete(films.keys().next().value);
-    films.set(key, ask(`/api/heat?${key}`, { signal }));
-    films.get(key).catch(() => films.delete(key));
+    const film = ask(`/api/heat?${key}`, { signal });
+    const forget = () => films.get(key) === film && films.delete(key);
+    films.set(key, film);
+    signal.addEventListener("abort", forget); // at once: the promise itself fails only later
+    film.then(() => signal.removeEventListener("abort", forget), forget);
   }
   return films.get(key);
 }
