@@ -86,6 +86,10 @@ def test_device_for(monkeypatch):
     assert device_for("cuda:0") == torch.device("cuda:0")
     with pytest.raises(ValueError, match="device 'cuda:2': torch sees 2 CUDA devices here"):
         device_for("cuda:2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert device_for("cuda") == torch.device("cuda:1")
+    with pytest.raises(ValueError, match="'cuda:0' is one GPU for 2 processes; use cuda"):
+        device_for("cuda:0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert device_for() == torch.device("cpu")

@@ -36,7 +36,8 @@ def device_for(name: str = "auto") -> torch.device:
     """The device called ``name``; "auto" takes CUDA, then Apple's MPS, then the CPU.
 
     A plain "cuda" (or "auto" finding CUDA) under torchrun means the GPU of this process, by LOCAL_RANK.
-    Raises ValueError for a name that torch does not know or a device that this machine does not have.
+    Raises ValueError for a name that torch does not know, a device that this machine does not have, and one GPU that
+    several processes of a machine would share.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -44,6 +45,9 @@ def device_for(name: str = "auto") -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise ValueError(f"no device {name!r}; use auto, cpu, cuda, cuda:0 (or another number), mps") from None
+    together = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if device.type == "cuda" and device.index is not None and together > 1:
+        raise ValueError(f"device {name!r} is one GPU for {together} processes; use cuda, which gives each its own")
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():

@@ -15,10 +15,15 @@ import pytest
 import torch
 
 from small import CONFIG, batch, model
+from svilm.config import ConfigError, override
 from svilm.data.augment import targets
+from svilm.data.language import Tokenizer
+from svilm.data.manifest import ManifestError
+from svilm.engine.task import Context
 from svilm.engine.trainer import Training, backward
 from svilm.losses import grounding_similarity, soft_target_contrastive_loss, temporal_grouping_loss
 from svilm.models.grouping import GroupingConfig
+from svilm.recipes import recipe
 from svilm.runtime import all_reduce_gradients, close_distributed, init_distributed, rank, world_size
 from svilm.tasks.common import encode_packed
 from svilm.tasks.pretrain import Pretrain, PretrainTask
@@ -77,6 +82,15 @@ def test_temporal_grouping_needs_cut_and_paste():
     with pytest.raises(ValueError, match=r"data\.paste\.probability"):
         terms_of(data=batch(CLIPS, paste=False))
     assert terms_of(Pretrain(grouping=0), batch(CLIPS, paste=False)).total.isfinite()
+
+
+def test_a_clip_alone_has_nothing_to_be_pasted_into():
+    run = override(recipe("tiny"), ["data.batch=1", "data.manifest=x.jsonl"])
+    context = Context(Path(), 0, torch.device("cpu"), run.data, model, lambda: Tokenizer.train(["a"], 50))
+    with pytest.raises(ConfigError, match=r"data.batch = 1 on 1 ranks is one clip for each"):
+        run.task.job(context)
+    with pytest.raises(ManifestError, match=r"x\.jsonl: no such manifest"):
+        override(run.task, ["grouping=0"]).job(context)
 
 
 def test_a_window_of_several_tubelets_averages_steps():

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
+from svilm.config import ConfigError
 from svilm.data.augment import targets
 from svilm.engine.task import Context, Features, Job, Task, TaskSettings
 from svilm.losses import (
@@ -46,7 +47,15 @@ class Pretrain(TaskSettings):
     """Leave captions that equal the clip's own caption out of its negatives."""
 
     def job(self, context: Context) -> Job:
-        """The dual encoder on batches of clips and captions; a run scores it by retrieval and scene changes."""
+        """The dual encoder on batches of clips and captions; a run scores it by retrieval and scene changes.
+
+        Raises ConfigError where temporal grouping would have nothing to tell apart.
+        """
+        if self.grouping and context.data.paste.probability and context.data.batch // world_size() < 2:
+            raise ConfigError(
+                f"data.batch = {context.data.batch} on {world_size()} ranks is one clip for each, which has no other to "
+                "be pasted into; at least two are needed for task.grouping (or set it to 0)"
+            )
         return Job(
             PretrainTask(self),
             context.encoder,
