@@ -53,8 +53,8 @@ class Pretrain(TaskSettings):
         """
         if self.grouping and context.data.paste.probability and context.data.batch // world_size() < 2:
             raise ConfigError(
-                f"data.batch = {context.data.batch} on {world_size()} ranks is one clip for each, which has no other to "
-                "be pasted into; at least two are needed for task.grouping (or set it to 0)"
+                f"data.batch = {context.data.batch} on {world_size()} ranks is one clip for each, which has none to be "
+                "pasted into; at least two are needed for task.grouping (or set it to 0)"
             )
         return Job(
             PretrainTask(self),
