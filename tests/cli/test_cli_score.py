@@ -77,7 +77,9 @@ def test_activitynet(segments, tmp_path):
     blocked = _write(tmp_path / "blocked.txt", "b\n")
     code, text, _ = run(*words, "--blocked", blocked)
     assert code == 0 and "scored 1/2" in text and list(json.loads(out.read_text())["ap"]) == ["run"]
-    code, text, _ = run(*words, "--subset", "training")
+    assert "choose the subset that was predicted" in str(run(*words, "--subset", "training")[2])
+    none = _write(tmp_path / "none.json", {"results": {"c": []}})
+    code, text, _ = run("activitynet", segments[0], none, "--subset", "training")
     assert code == 0 and "scored 1/1; training subset" in text
 
 

@@ -1,5 +1,7 @@
 """Slow twins of the detection evaluators, written from the rules: loops over plain numbers, one thing at a time."""
 
+import heapq
+
 import numpy as np
 
 
@@ -50,6 +52,17 @@ def box_iou(a, b) -> float:
     return common / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common)
 
 
+def slow_cap(rows, cap):
+    """Places of the rows (number, keyframe, box, action, score) of a keyframe that AVA's script keeps."""
+    heap = []
+    for place, (_, _, (x1, y1, x2, y2), action, score) in enumerate(rows):
+        if len(heap) < cap:
+            heapq.heappush(heap, ((score, action, y1, x1, y2, x2), place))
+        elif score > heap[0][0][0]:
+            heapq.heapreplace(heap, ((score, action, y1, x1, y2, x2), place))
+    return sorted(place for _, place in heap)
+
+
 def slow_ava(truth, detections, classes, cap):
     """Class -> average precision or None.
 
@@ -59,8 +72,8 @@ def slow_ava(truth, detections, classes, cap):
     kept = []
     for frame in frames:
         mine = [(n, *row) for n, row in enumerate(detections) if row[0] == frame and row[2] in classes]
-        mine.sort(key=lambda row: (row[4], row[0]), reverse=True)
-        kept += [row for row in (mine[:cap] if cap else mine) if row[2][0] < row[2][2] and row[2][1] < row[2][3]]
+        mine = [mine[n] for n in slow_cap(mine, cap)] if cap else mine
+        kept += [row for row in mine if row[2][0] < row[2][2] and row[2][1] < row[2][3]]
     kept.sort(key=lambda row: (row[4], row[0]), reverse=True)
     result = {}
     for action in classes:

@@ -85,7 +85,7 @@ def _random(seed: int):
         video, (start, end, label) = draw.choice(everything)
         start, end = start + draw.gauss(0, 2), end + draw.gauss(0, 2)
         label = label if draw.random() < 0.8 else draw.choice(labels)
-        video = video if draw.random() < 0.9 else draw.choice([*truth, "unknown"])
+        video = video if draw.random() < 0.9 or not predictions else draw.choice([*truth, "unknown"])
         predictions.append((video, start, max(end, start + 0.1), label, draw.random()))
     return truth, predictions
 
@@ -137,6 +137,14 @@ def test_unknown_labels_are_refused_or_left_out():
         evaluate_segments({"a": RUN}, predictions)
     scores = evaluate_segments({"a": RUN}, predictions, unknown_labels="ignore")
     assert scores.average_map == 1 and "1 predictions with unknown labels left out" in scores.protocol
+
+
+def test_predictions_of_other_videos_are_refused():
+    for name in ("v_a", "a.mp4"):
+        with pytest.raises(ValueError, match=rf"none of 1 predictions .* such as '{name}' there, 'a' in the .*'v_'"):
+            evaluate_segments({"a": RUN, "b": JUMP}, [(name, 0.0, 10.0, "run", 0.9)])
+    assert evaluate_segments({"a": RUN}, []).average_map == 0
+    assert evaluate_segments({"a": RUN, "b": JUMP}, [("b", 5.0, 15.0, "jump", 0.9)], blocked=["b"]).average_map == 0
 
 
 def test_blocked_videos_leave_truth_and_predictions():

@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from slow_detection import slow_ava
+from slow_detection import slow_ava, slow_cap
 
+from svilm.metrics import ava
 from svilm.metrics.ava import (
     CLASSES,
     boxes_of,
@@ -80,8 +81,33 @@ def test_of_equal_scores_the_later_row_comes_first():
     good, bad = (FRAME, LEFT, 14, 0.5), (FRAME, RIGHT, 14, 0.5)
     assert evaluate_boxes(TRUTH, _boxes(bad, good)).ap[14] == 1
     assert evaluate_boxes(TRUTH, _boxes(good, bad)).ap[14] == 0.5
-    assert evaluate_boxes(TRUTH, _boxes(bad, good), cap=1).ap[14] == 1
-    assert evaluate_boxes(TRUTH, _boxes(good, bad), cap=1).ap[14] == 0
+
+
+def test_a_full_keyframe_takes_only_what_is_surer():
+    good, bad, sure = (FRAME, LEFT, 14, 0.5), (FRAME, RIGHT, 14, 0.5), (FRAME, RIGHT, 12, 0.9)
+    assert evaluate_boxes(TRUTH, _boxes(bad, good), cap=1).ap[14] == 0
+    assert evaluate_boxes(TRUTH, _boxes(good, bad), cap=1).ap[14] == 1
+    # what is surer takes the place of the lowest class, then of the lowest y1, x1, y2, x2: here of LEFT
+    assert evaluate_boxes(TRUTH, _boxes(good, bad, sure), cap=2).ap[14] == 0
+    lower = (FRAME, RIGHT, 13, 0.5)
+    assert evaluate_boxes(TRUTH, _boxes(good, lower, sure), cap=2).ap[14] == 1
+
+
+@pytest.mark.parametrize("cap", [1, 7, 50])
+def test_the_cap_keeps_what_the_heap_of_the_official_script_keeps(cap):
+    draw = np.random.default_rng(cap)
+    frames = [("v", int(second)) for second in draw.integers(0, 8, 1500)]
+    corners = draw.integers(0, 3, (1500, 2)) / 10
+    boxes = np.concatenate([corners, corners + draw.integers(1, 4, (1500, 2)) / 10], axis=1)
+    actions, scores = draw.choice([1, 3, 4], 1500), draw.integers(0, 4, 1500) / 4
+    kept = ava._surest(ava._Rows(np.array([second for _, second in frames]), boxes, actions, scores), cap)
+    rows = [(n, frames[n], tuple(boxes[n]), int(actions[n]), scores[n]) for n in range(1500)]
+    everything = []
+    for second in range(8):
+        mine = [row for row in rows if row[1] == ("v", second)]
+        everything += [mine[place] for place in slow_cap(mine, cap)]
+    assert sorted(rows[n][1:] for n in kept) == sorted(row[1:] for row in everything)  # a row may have a twin
+    assert len(kept) == 8 * cap and (np.diff(kept) > 0).all()
 
 
 def test_the_cap_counts_all_evaluated_classes_of_a_keyframe_and_boxes_without_area():
@@ -145,6 +171,7 @@ def _random(seed: int):
 @given(st.integers(0, 10**6), st.sampled_from([0, 1, 3, 50]), st.booleans())
 def test_equal_to_the_slow_twin(seed, cap, ties):
     truth, found = _random(seed)
+    assume(not found or {row[0] for row in found} & {row[0] for row in truth})
     if ties:
         found = [(*row[:3], round(row[3], 1)) for row in found]
     scores = evaluate_boxes(_boxes(*truth), _boxes(*found), classes=[1, 3, 4, 5], cap=cap)
@@ -165,6 +192,28 @@ def test_bad_boxes_are_refused():
         _boxes((FRAME, LEFT, 14, float("nan")))
     with pytest.raises(ValueError, match="is not finite"):
         _boxes((FRAME, (0, 0, float("inf"), 1), 14, 1))
+
+
+def test_detections_of_other_keyframes_are_refused():
+    for other, name in ((("v.mp4", 902), r"v\.mp4,902"), (("v", 2), "v,2")):
+        message = rf"none of 1 detections .* such as {name}\.000000 there, v,902\.000000 in the ground truth; write"
+        with pytest.raises(ValueError, match=message):
+            evaluate_boxes(TRUTH, _boxes((other, LEFT, 12, 0.9)))
+    assert evaluate_boxes(TRUTH, _boxes()).mean_ap == 0
+    assert evaluate_boxes(TRUTH, _boxes((FRAME, LEFT, 12, 0.9), (("w", 1), LEFT, 12, 0.8))).num_elsewhere == 1
+    excluded = [keyframe_name("w", 1)]
+    truth = _boxes((FRAME, LEFT, 12, 1), (("w", 1), LEFT, 12, 1))
+    assert evaluate_boxes(truth, _boxes((("w", 1), LEFT, 12, 0.9)), excluded=excluded).mean_ap == 0
+
+
+def test_boxes_in_pixels_are_refused_unless_the_truth_has_them_too():
+    pixels = [(FRAME, (0.0, 0.0, 320.0, 480.0), 12, 0.9), (FRAME, (320.0, 0.0, 640.0, 480.0), 12, 0.8)]
+    for truth, found in ((TRUTH, _boxes(*pixels)), (_boxes(*pixels), TRUTH)):
+        with pytest.raises(ValueError, match=r"shares of the picture, 0 to 1: divide pixels by its width and height"):
+            evaluate_boxes(truth, found)
+    assert evaluate_boxes(_boxes(*pixels), _boxes(*pixels)).mean_ap == 1
+    beyond = _boxes((FRAME, (0.0, 0.0, 0.5, 1.04), 12, 0.9))  # a detector may point a little outside
+    assert evaluate_boxes(TRUTH, beyond).ap[12] == 0.5
 
 
 def _write(folder, text):

@@ -140,7 +140,8 @@ def evaluate_segments(
 
     ``blocked`` videos leave both.  A prediction in a video that is not in ``truth`` is a false positive.
 
-    Raises ValueError for no ground truth; for a number that is not finite; for predicted labels that the ground
+    Raises ValueError for no ground truth; for predictions none of which is in a video of ``truth``, as then the ids are
+    written in another way; for a number that is not finite; for predicted labels that the ground
     truth does not have, unless ``unknown_labels`` ignores them (the official script stops at a KeyError); and for a
     ground truth segment that does not end after it starts, or such a prediction where it meets ground truth
     (elsewhere it is a false positive like any other).  The last two can overlap by 0/0, which the official
@@ -153,6 +154,12 @@ def evaluate_segments(
         raise ValueError(f"no ground truth segment in {len(scored)} of {len(truth)} videos that are not blocked")
     known = {label: index for index, label in enumerate(labels)}
     rows = [row for row in predictions if row[0] not in left_out]
+    if rows and not any(row[0] in truth for row in rows):
+        raise ValueError(
+            f"none of {len(rows)} predictions is in a video of the ground truth: ids such as {rows[0][0]!r} there, "
+            f"{next(iter(scored))!r} in the ground truth; write them alike (with or without 'v_', no file ending), and "
+            "choose the subset that was predicted"
+        )
     kept = [row for row in rows if row[3] in known]
     if len(kept) < len(rows) and unknown_labels == "refuse":
         unknown = sorted({row[3] for row in rows} - known.keys())

@@ -1,12 +1,14 @@
 """Spatiotemporal action detection judged by the official rules of AVA: frame mAP at IoU 0.5.
 
 Evaluated are the keyframes of the ground truth file, those with no box or only boxes of other classes included;
-detections elsewhere are ignored.  Of a keyframe the 50 surest detections count, over all classes together.  Per
-class they are ranked by score.  Each is compared with one box only, that of its frame and class with the highest
-IoU: a match if that is at least 0.5 and nothing surer has taken it.  A class without ground truth has no average
-precision and stays out of the mean; one with ground truth and no detection has 0.
+detections elsewhere are ignored.  Of a keyframe the 50 surest detections count, over all classes together; of equally
+sure ones those that the official script keeps.  Per class they are ranked by score.  Each is compared with one box
+only, that of its frame and class with the highest IoU: a match if that is at least 0.5 and nothing surer has taken it.
+A class without ground truth has no average precision and stays out of the mean; one with ground truth and no detection
+has 0.
 """
 
+import heapq
 import re
 from array import array
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -192,7 +194,8 @@ def evaluate_boxes(
     reads no such list, as the excluded keyframes have no ground truth in the official files.  Detections without
     area (x2 <= x1 or y2 <= y1) are dropped, after the cap.
 
-    Raises ValueError for ground truth of these classes without area, and if there is none at all.
+    Raises ValueError for ground truth of these classes without area, and if there is none at all; for detections none
+    of which is in a keyframe that ``truth`` names; and where one of the two has its boxes in pixels.
     """
     wanted = np.array(sorted(set(classes)), dtype=np.int64)
     left_out = frozenset(excluded)
@@ -206,6 +209,8 @@ def evaluate_boxes(
     if len(true) == 0:
         raise ValueError(f"no ground truth of the {len(wanted)} classes in {len(scored)} scored keyframes")
     handed_in = int(np.isin(detections.actions, wanted).sum())
+    if handed_in:
+        _refuse_strangers(truth, detections)
     here = _selected(detections, numbers, wanted)
     capped = here.rows(_surest(here, cap))
     guess = capped.rows(np.flatnonzero(~_without_area(capped.boxes)))
@@ -223,6 +228,27 @@ def evaluate_boxes(
         num_empty=len(capped) - len(guess),
         cap=cap,
     )
+
+
+def _refuse_strangers(truth: Boxes, detections: Boxes) -> None:
+    """Raise ValueError for detections that cannot be of this ground truth, whose mAP would be a 0 without a word."""
+    found = detections.keyframes[detections.frame[0]]
+    if not {detections.keyframes[number] for number in np.unique(detections.frame)} & set(truth.keyframes):
+        raise ValueError(
+            f"none of {len(detections)} detections is in a keyframe of the ground truth: keyframes such as {found} "
+            f"there, {truth.keyframes[0]} in the ground truth; write videos (no file ending) and seconds alike"
+        )
+    if len(truth) and _in_pixels(truth) != _in_pixels(detections):
+        raise ValueError(
+            f"keyframe {found}: detections have boxes such as {detections.boxes[0].tolist()}, the ground truth "
+            f"{truth.boxes[0].tolist()}; both must be x1, y1, x2, y2 in shares of the picture, 0 to 1: divide pixels "
+            "by its width and height"
+        )
+
+
+def _in_pixels(boxes: Boxes) -> bool:
+    """Whether most boxes end far outside of a picture whose sides are 1."""
+    return bool(np.median(boxes.boxes[:, 2:].max(axis=1)) > 2)
 
 
 @dataclass(frozen=True)
@@ -249,13 +275,35 @@ def _selected(boxes: Boxes, numbers: Mapping[str, int], wanted: Int[np.ndarray, 
 
 
 def _surest(rows: _Rows, cap: int) -> Int[np.ndarray, " kept"]:
-    """The rows that the cap lets through, in the order of the file."""
+    """The rows that the cap lets through, in the order of the file.
+
+    Where equal scores meet the cap, those that the official script keeps: a full keyframe takes only what is surer than
+    its least sure row, which goes; of several such rows the one of the lowest class goes, then of the lowest y1, x1,
+    y2, x2.
+    """
     if cap == 0:
         return np.arange(len(rows))
-    order = np.lexsort((-np.arange(len(rows)), -rows.score, rows.frame))
-    frames = rows.frame[order]
+    order = np.lexsort((-rows.score, rows.frame))
+    frames, scores = rows.frame[order], rows.score[order]
     place = np.arange(len(rows)) - np.searchsorted(frames, frames, side="left")
-    return np.sort(order[place < cap])
+    kept = place < cap
+    cut = np.flatnonzero(place == cap)  # the first row that is left out, of each keyframe that has one
+    for frame in frames[cut[scores[cut] == scores[cut - 1]]]:
+        first, stop = np.searchsorted(frames, [frame, frame + 1])
+        kept[first:stop] = np.isin(order[first:stop], _in_turn(rows, np.sort(order[first:stop]), cap))
+    return np.sort(order[kept])
+
+
+def _in_turn(rows: _Rows, which: Int[np.ndarray, " some"], cap: int) -> list[int]:
+    """Those of ``which`` that a keyframe keeps when it takes them one after the other, as the official script does."""
+    heap: list[tuple[float, ...]] = []
+    columns = (rows.score[which], rows.label[which], *rows.boxes[which][:, [1, 0, 3, 2]].T, which)
+    for entry in zip(*(column.tolist() for column in columns), strict=True):
+        if len(heap) < cap:
+            heapq.heappush(heap, entry)
+        elif entry[0] > heap[0][0]:
+            heapq.heapreplace(heap, entry)
+    return [int(entry[-1]) for entry in heap]
 
 
 def _average_precisions(
