@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.utils.data._utils.pin_memory import pin_memory
@@ -6,7 +8,7 @@ from svilm.data.augment import CutPaste
 from svilm.data.decode import index_video
 from svilm.data.language import Language, Tokenizer
 from svilm.data.loader import Clips, Data, Items, Key, Order, evaluation_clips, training_batches
-from svilm.data.manifest import Entry, Header, Manifest, write_manifest
+from svilm.data.manifest import Entry, Header, LabelledBox, Manifest, write_manifest
 from svilm.data.sample import Clip, Sampling, Views, load_clip
 
 SMALL = Sampling(num_frames=4, size=32)
@@ -235,3 +237,18 @@ def test_items_can_be_some_entries_only(manifest):
     assert [items.find(number)[0].id for number in range(len(items))] == [manifest[n].id for n in (7, 3, 4)]
     with pytest.raises(ValueError, match=r"data\.captions = expand"):
         Items(manifest, "expand", only=[7])
+
+
+def test_a_clip_with_boxes_is_read_around_its_middle(manifest, tokenizer, tmp_path):
+    """A window may reach beyond the end; the boxes are still those of the frame in its middle."""
+    entry = manifest[0]
+    end = index_video(manifest.path_of(entry)).duration
+    boxes = (LabelledBox((0.1, 0.1, 0.5, 0.5), ("1",)),)
+    late = replace(entry, id="late", start=end - 0.7, end=end + 0.4, boxes=boxes)
+    same_middle = replace(entry, id="inside", start=end - 0.3, end=end, boxes=boxes)
+    write_manifest(tmp_path / "m.jsonl", Header("test", str(manifest.root), 2), [late, same_middle])
+    boxed = Manifest(tmp_path / "m.jsonl")
+    (clips,) = evaluation_clips(boxed, SMALL, batch=2, workers=0)
+    assert torch.equal(clips[0].frames, clips[1].frames) and torch.equal(clips[0].seconds, clips[1].seconds)
+    batch = batches(boxed, tokenizer, Data(batch=2, workers=0, sampling=SMALL), stop=1)[0]
+    assert batch.seconds.min() >= end - 0.3 - 1 / 8

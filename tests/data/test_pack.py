@@ -154,6 +154,23 @@ def test_turned_and_odd_pictures(tmp_path: Path) -> None:
     assert even_size(odd, 256) == (64, 48) and even_size(odd, 31) == (40, 30)
 
 
+def test_a_clip_with_boxes_keeps_its_middle(videos: Path, tmp_path: Path) -> None:
+    end = index_video(videos / "b.mkv").duration
+    box = (LabelledBox((0.1, 0.2, 0.3, 0.4), ("q",)),)
+    entries = [
+        Entry("late", "b.mkv", (), (), end - 1.5, end + 0.3, boxes=box),
+        Entry("without", "b.mkv", (), (), end - 1.5, end + 0.3),
+    ]
+    packed = pack.pack(dataset(tmp_path, entries, videos), tmp_path / "packed", workers=0)
+    late, without = new = Manifest(packed.manifest)
+    middles = []
+    for entry in (late, without):
+        index = index_video(new.path_of(entry))
+        pick = choose_frames(index.seconds, *clip_bounds(index, entry.start, entry.end), Sampling(num_frames=1), None)
+        middles += read_numbers(read_frames(index, pick))
+    assert middles == [24, 22]  # 0.6 and 0.75 s before the end of 30 frames at 10 a second
+
+
 def test_fewer_frames_keep_their_times_and_the_middle(videos: Path, tmp_path: Path) -> None:
     old = index_video(videos / "a.mp4")
     piece, new = piece_of(videos / "a.mp4", None, None, tmp_path, fps=6)

@@ -272,6 +272,18 @@ def test_clip_outside_of_the_video(video: VideoIndex) -> None:
             clip_bounds(video, start, end)
 
 
+def test_a_clip_with_boxes_keeps_its_middle(video: VideoIndex) -> None:
+    assert clip_bounds(video, 2.0, 3.0, centred=True) == (2.0, 3.0)
+    assert clip_bounds(video, 3.0, 4.4, centred=True) == pytest.approx((3.4, 4.0))
+    with pytest.raises(DecodeError, match=r"the middle of the clip .* does not lie in the video") as caught:
+        clip_bounds(video, 3.7, 4.4, centred=True)
+    assert caught.value.reason == "outside_clip"
+    one = Sampling(num_frames=1, size=48)
+    for centred, shown in ((True, 3.7), (False, 3.5)):
+        clip = load_clip(video.path, 3.06, 4.44, one, None, index=video, centred=centred)
+        assert clip.seconds.tolist() == pytest.approx([shown])
+
+
 def test_one_late_frame_is_tolerated_in_slow_video(tmp_path: Path) -> None:
     index = index_video(write_video(tmp_path / "slow.mkv", milliseconds=[0, 2000, 4000, 6000], frames=4))
     assert clip_bounds(index, 0, index.duration + 1.4)[1] == index.duration

@@ -74,6 +74,8 @@ class Job(NamedTuple):
     start: float | None
     end: float | None
     packing: Packing
+    centred: bool = False
+    """Whether it has boxes in its middle."""
 
 
 class Piece(NamedTuple):
@@ -117,7 +119,7 @@ def _index(path: str) -> VideoIndex:
 
 
 def _cut(index: VideoIndex, job: Job, *, seek: bool) -> Piece:
-    begin, until = clip_bounds(index, job.start, job.end)
+    begin, until = clip_bounds(index, job.start, job.end, job.centred)
     numbers, after = frames_between(index, begin, until, job.packing.fps)
     shift = float(index.seconds[numbers[0]])
     scale = clock(index)

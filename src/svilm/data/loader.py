@@ -190,6 +190,7 @@ class Clips(Dataset[Example]):
             rng,
             index=self._indexes.find(path),
             flip=self.data.flip if _SIDES.search(caption) is None else 0.0,
+            centred=bool(entry.boxes),
         )
         return Example(step, entry, clip, caption, nouns, prompts, skipped)
 
@@ -290,7 +291,16 @@ class _Stills(Dataset[StillClip]):
         entry = self.manifest[number]
         path = self.manifest.path_of(entry)
         index = self._indexes.find(path)
-        clip = load_clip(path, entry.start, entry.end, self.sampling, None, index=index, view=self.views[view])
+        clip = load_clip(
+            path,
+            entry.start,
+            entry.end,
+            self.sampling,
+            None,
+            index=index,
+            view=self.views[view],
+            centred=bool(entry.boxes),
+        )
         return StillClip(entry, clip.frames, clip.seconds, clip.box)
 
 

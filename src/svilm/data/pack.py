@@ -134,8 +134,8 @@ class _Clips:
         return entries
 
 
-def _stretch(entry: Entry) -> tuple[str, float | None, float | None]:
-    return entry.video, entry.start, entry.end
+def _stretch(entry: Entry) -> tuple[str, float | None, float | None, bool]:
+    return entry.video, entry.start, entry.end, bool(entry.boxes)
 
 
 # One shard
@@ -182,7 +182,7 @@ def _write_shard(
 
 def _job(clips: _Clips, clip: int, packing: Packing) -> Job:
     entry = clips[clip][0]
-    return Job(str(clips.manifest.path_of(entry)), entry.start, entry.end, packing)
+    return Job(str(clips.manifest.path_of(entry)), entry.start, entry.end, packing, bool(entry.boxes))
 
 
 def _add_sample(
@@ -219,7 +219,7 @@ def moved(entry: Entry, piece: Piece, video: str) -> Entry | str:
     return replace(
         entry,
         video=video,
-        start=None if entry.start is None else piece.start,
+        start=None if entry.start is None and piece.start == 0 else piece.start,
         end=None if entry.end is None else piece.end,
         scene_changes=tuple(time for time in changes if 0 < time < piece.duration),
         segments=segments if piece.shift else entry.segments,

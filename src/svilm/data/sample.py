@@ -19,9 +19,7 @@ from torch import Tensor
 
 from svilm.config import Config, ConfigError
 from svilm.data.decode import Box, DecodeError, VideoIndex, index_video, read_frames, scaled_size
-
-END_SLACK = 0.5
-"""Seconds by which a clip may end after its video: annotations are rounded."""
+from svilm.data.ends import cut_end, slack
 
 
 class Sampling(Config):
@@ -128,15 +126,17 @@ def load_clip(
     flip: float = 0.0,
     index: VideoIndex | None = None,
     view: View = MIDDLE,
+    centred: bool = False,
 ) -> Clip:
     """Read the clip [start, end) seconds of a video (None: from the beginning, to the end).
 
     With ``rng`` the clip is a random one for training, mirrored with chance ``flip``; the same state of the
     generator gives the same clip.  Without, it is the look at it that ``view`` says.  ``index`` saves listing the
-    frames again.  Raises DecodeError for an unreadable video and for a clip outside of it.
+    frames again.  A ``centred`` clip has boxes in its middle (see ``clip_bounds``).  Raises DecodeError for an
+    unreadable video and for a clip outside of it.
     """
     index = index_video(path) if index is None else index
-    numbers = choose_frames(index.seconds, *clip_bounds(index, start, end), sampling, rng, view.moment)
+    numbers = choose_frames(index.seconds, *clip_bounds(index, start, end, centred), sampling, rng, view.moment)
     (width, height), (left, top) = placement(index, sampling, rng, view.place)
     crop = (left, top, sampling.size, sampling.size)
     if rng is None:
@@ -155,24 +155,27 @@ def load_clip(
     )
 
 
-def clip_bounds(index: VideoIndex, start: float | int | None, end: float | int | None) -> tuple[float, float]:
+def clip_bounds(
+    index: VideoIndex, start: float | int | None, end: float | int | None, centred: bool = False
+) -> tuple[float, float]:
     """Seconds (start, end) of a clip inside its video, None replaced.
 
-    An end that is late by half a second or one frame is taken as the video's end.  Raises DecodeError
-    "outside_clip" for anything further out, or "damaged" when the video is known to be cut short, and
-    ValueError for bounds that bound nothing.
+    An end that is late by half a second or one frame is taken as the video's end; a ``centred`` clip begins as much
+    later, so that its middle stays where its boxes are.  Raises DecodeError "outside_clip" for anything further out,
+    or "damaged" when the video is known to be cut short, and ValueError for bounds that bound nothing.
     """
     begin = 0.0 if start is None else float(start)
     until = max(index.duration, begin) if end is None else float(end)
     if not 0 <= begin <= until < float("inf") or begin == end:
         raise ValueError(f"a clip from {start} to {end} s is empty or not finite")
-    slack = max(END_SLACK, index.duration / len(index))
-    if begin >= index.duration or until > index.duration + slack:
-        words = f"the clip [{begin:g}, {until:g}) s does not lie in the video, which lasts {index.duration:.2f} s"
+    inside = cut_end(begin, until, index.duration, centred)
+    if inside is None or begin >= index.duration or until > index.duration + slack(index.duration, len(index)):
+        part = "middle of the clip" if inside is None else "clip"
+        words = f"the {part} [{begin:g}, {until:g}) s does not lie in the video, which lasts {index.duration:.2f} s"
         if index.damage is None:
             raise DecodeError(index.path, begin, "outside_clip", words)
         raise DecodeError(index.path, begin, "damaged", f"{words}; it is damaged: {index.damage}")
-    return begin, min(until, index.duration)
+    return inside
 
 
 def choose_frames(

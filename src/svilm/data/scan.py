@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from svilm.data.decode import DecodeError, index_video, intact_frames
+from svilm.data.ends import END_SLACK, slack
 from svilm.data.files import Found, examine, find_files
 from svilm.data.manifest import Entry, Manifest, ManifestError, write_manifest
-from svilm.data.sample import END_SLACK
 from svilm.data.sandbox import Death, Limits, each
 from svilm.data.shards import ShardError, open_bytes, place_of
 
@@ -74,8 +74,8 @@ class Row:
         """Whether the clip [start, end) seconds (None: from the beginning, to the end) can be read."""
         if self.ok:
             duration = self.duration or 0.0
-            slack = max(END_SLACK, duration / (self.frames or 1))
-            return (start or 0.0) < duration and (end is None or end <= duration + slack)
+            late = slack(duration, self.frames or 1)
+            return (start or 0.0) < duration and (end is None or end <= duration + late)
         if self.duration is None or end is None or end > self.duration + END_SLACK:
             return False  # a damaged video may have lost its end
         return all(end <= first or (start or 0.0) >= last for first, last in self.unreadable)

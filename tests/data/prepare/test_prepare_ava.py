@@ -108,6 +108,30 @@ def test_the_keyframe_is_in_the_middle_whatever_is_cut_off(
     assert (first.start, first.end) == times
 
 
+@pytest.mark.parametrize(("length", "times"), [(4.0, (1.0, 3.0)), (1.0, (1.5, 2.5)), (2.5, (1.0, 3.0))])
+def test_the_keyframe_stays_in_the_middle_where_the_video_ends_early(
+    length: float, times: tuple[float, float], val: Path, video: Callable[..., Path], tmp_path: Path
+) -> None:
+    videos = video("-5KQ66BBWC4.mp4", seconds=3.0).parent
+    video("1j20qq1JyX4.mp4", seconds=1.0)
+    summary = prepare(
+        ava.listing(val, window_seconds=length), to=tmp_path / "m.jsonl", videos=videos, allow_missing=True
+    )
+    first = Manifest(tmp_path / "m.jsonl")[0]
+    assert (first.start, first.end) == pytest.approx(times) and len(first.boxes) == 2
+    assert summary.count("undecodable") == 2
+
+
+def test_a_keyframe_after_the_end_of_its_video_is_refused(
+    val: Path, names: Names, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos = names("-5KQ66BBWC4.mp4", "1j20qq1JyX4.mp4")  # of the first, the window begins in time, the keyframe late
+    verdicts = {"-5KQ66BBWC4.mp4": Verdict(1.9), "1j20qq1JyX4.mp4": Verdict(900.0)}
+    monkeypatch.setattr(common, "check_videos", lambda *_: verdicts)
+    with pytest.raises(PrepareError, match=r"1 of 3 test clips(?s:.*)line 1 .*boxes after the end of its video"):
+        prepare(ava.listing(val), to=tmp_path / "m.jsonl", videos=videos)
+
+
 def test_a_keyframe_before_its_video_is_refused(val: Path) -> None:
     listing = ava.listing(val, starts_at=902.0)
     assert refused(listing) == {"line 1": "keyframe is not after the beginning of its video"}

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from svilm.data.ends import cut_end
 from svilm.data.manifest import Entry, Header, LabelledBox, Manifest, ManifestError, Segment, write_manifest
 from svilm.data.nouns import Phrases, extractor_name, noun_phrases
 from svilm.data.prepare import Check, Split
@@ -188,6 +189,15 @@ class _Kept:
     file: str
     duration: float | None
 
+    @property
+    def span(self) -> tuple[float | None, float | None] | None:
+        """Start and end of the clip inside its video; None where that has ended before the boxes' moment."""
+        start, end = self.clip.start, self.clip.end
+        if end is None or self.duration is None or end <= self.duration:
+            return start, end
+        inside = cut_end(start or 0.0, end, self.duration, centred=bool(self.clip.boxes))
+        return inside and (inside.start or start, inside.end)
+
 
 def _judged(listing: Listing, folder: VideoFolder, verdicts: Mapping[str, Verdict]) -> Iterator[_Kept | Lost]:
     """What becomes of each row, as far as the verdicts on the videos are known."""
@@ -215,7 +225,11 @@ def _judge(clip: Clip, folder: VideoFolder, verdicts: Mapping[str, Verdict]) -> 
     if verdict.duration is not None and (clip.start or 0.0) >= verdict.duration:
         times = f"{file} has {verdict.duration:.2f} s, the clip starts at {clip.start or 0.0:.2f} s"
         return Lost("undecodable", clip.id, clip.place, "starts after the end of its video", times)
-    return _Kept(clip, file, verdict.duration)
+    kept = _Kept(clip, file, verdict.duration)
+    if kept.span is None:
+        times = f"{file} has {verdict.duration:.2f} s, the clip is [{clip.start or 0.0:.2f}, {clip.end:.2f}) s"
+        return Lost("undecodable", clip.id, clip.place, "has its boxes after the end of its video", times)
+    return kept
 
 
 class _Account:
@@ -262,16 +276,14 @@ def _entries(kept: Iterable[_Kept], extractor: str, workers: int) -> Iterator[En
 
 
 def _entry(kept: _Kept, nouns: tuple[Phrases, ...]) -> Entry:
-    clip, end = kept.clip, kept.clip.end
-    if end is not None and kept.duration is not None:
-        end = min(end, kept.duration)
+    clip, span = kept.clip, kept.span
+    assert span is not None  # judged before
     return Entry(
         clip.id,
         kept.file,
         clip.captions,
         nouns,
-        clip.start,
-        end,
+        *span,
         clip.scene_changes,
         clip.labels,
         clip.category,
