@@ -8,7 +8,7 @@ from svilm.data.augment import CutPaste
 from svilm.data.decode import index_video
 from svilm.data.language import Language, Tokenizer
 from svilm.data.loader import Clips, Data, Items, Key, Order, evaluation_clips, training_batches
-from svilm.data.manifest import Entry, Header, LabelledBox, Manifest, write_manifest
+from svilm.data.manifest import Entry, Header, LabelledBox, Manifest, ManifestError, write_manifest
 from svilm.data.sample import Clip, Sampling, Views, load_clip
 
 SMALL = Sampling(num_frames=4, size=32)
@@ -252,3 +252,28 @@ def test_a_clip_with_boxes_is_read_around_its_middle(manifest, tokenizer, tmp_pa
     assert torch.equal(clips[0].frames, clips[1].frames) and torch.equal(clips[0].seconds, clips[1].seconds)
     batch = batches(boxed, tokenizer, Data(batch=2, workers=0, sampling=SMALL), stop=1)[0]
     assert batch.seconds.min() >= end - 0.3 - 1 / 8
+
+
+@pytest.mark.parametrize("spelling", ['"captions": []', '"captions" :[ ]'])
+def test_entries_without_captions_are_not_trained_on(manifest, tmp_path, spelling):
+    entries = [replace(entry, captions=(), nouns=()) if n == 2 else entry for n, entry in enumerate(manifest)]
+    path = tmp_path / "m.jsonl"
+    write_manifest(path, Header("test", str(manifest.root), 12), entries)
+    path.write_text(path.read_text().replace('"captions": []', spelling))
+    found = Manifest(path)
+    assert list(found.without_captions()) == [2] and list(manifest.without_captions()) == []
+    for captions in ("random", "expand"):
+        with pytest.raises(
+            ManifestError, match=rf"m\.jsonl: line 4: {entries[2].id} has no captions to train on; prep"
+        ):
+            Items(found, captions)
+    with pytest.raises(ManifestError, match="no captions"):
+        Items(found, only=[1, 2])
+    assert len(Items(found, only=[1, 3])) == 2
+    assert len(next(iter(evaluation_clips(found, SMALL, batch=12, workers=0)))) == 12  # which needs none
+
+
+def test_a_caption_may_speak_of_captions(manifest, tmp_path):
+    entry = replace(manifest[0], captions=('it says "captions": [] here',), nouns=((),))
+    write_manifest(tmp_path / "m.jsonl", Header("test", ".", 1), [entry])
+    assert len(Items(Manifest(tmp_path / "m.jsonl"))) == 1

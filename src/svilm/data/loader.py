@@ -22,7 +22,7 @@ from svilm.config import Config, ManifestFile
 from svilm.data.augment import CutPaste, cut_and_paste, sample_paste
 from svilm.data.decode import DecodeError, VideoIndex, index_video
 from svilm.data.language import Language, Tokenizer, noun_prompts, pack
-from svilm.data.manifest import Entry, Manifest
+from svilm.data.manifest import Entry, Manifest, ManifestError
 from svilm.data.sample import MIDDLE, Clip, Sampling, View, load_clip
 from svilm.data.workers import Readers
 from svilm.runtime import derive_seed, rank, world_size
@@ -56,7 +56,11 @@ class Data(Config):
 
 
 class Items:
-    """The training items of a manifest: its entries, those at ``only``, or, expanded, each of their captions."""
+    """The training items of a manifest: its entries, those at ``only``, or, expanded, each of their captions.
+
+    Every training batch has captions, be they sentences, questions or names of classes.  Raises ManifestError where an
+    entry to be trained on has none.
+    """
 
     def __init__(
         self,
@@ -68,6 +72,13 @@ class Items:
             raise ValueError("data.captions = expand takes all entries of a manifest; use random")
         self.manifest = manifest
         self._entries = range(len(manifest)) if only is None else only
+        chosen = None if only is None else set(only)
+        silent = next((n for n in manifest.without_captions() if chosen is None or n in chosen), None)
+        if silent is not None:
+            raise ManifestError(
+                f"{manifest.path}: line {silent + 2}: {manifest[silent].id} has no captions to train on; prepare the "
+                "manifest from annotations with captions (for classes `svilm prepare` writes their names), or strike it"
+            )
         self._ends = np.cumsum([len(entry.captions) for entry in manifest]) if captions == "expand" else None
 
     def __len__(self) -> int:

