@@ -120,6 +120,19 @@ def test_a_segment_to_the_end_of_the_video_exists_only_with_the_option(end_step)
         np.testing.assert_allclose(without, [[8.0, 18.0, 0.25]])
 
 
+def test_what_lies_behind_the_end_of_the_video_takes_nobodys_place():
+    """Of 12 seconds in a window of 48, that is filled up: as many proposals as in a video that ends there."""
+    draw = np.random.default_rng(0)
+    maps, flat = draw.random((2, 12, 48)), np.full(48, 0.5)
+    config = ProposalConfig(candidates=False, keep=20, reach_end=True)
+    ours = proposals(flat, flat, maps, 48.0, config, 12.0)
+    assert len(ours) == 20 and (ours[:, 1] <= 12.0).all() and (ours[:, 0] < ours[:, 1]).all()
+    before = np.array([row for row in slow_proposals(flat, flat, maps, config) if row[0] < 12.0])
+    before[:, 1] = before[:, 1].clip(max=12.0)
+    np.testing.assert_allclose(ours, slow_soft_nms(before, config.sigma, config.keep))
+    assert len(proposals(flat, flat, maps, 48.0, config, 0.0)) == 0
+
+
 def test_presets():
     assert ProposalConfig.activitynet() == ProposalConfig()
     thumos = ProposalConfig.thumos()

@@ -16,7 +16,7 @@ from svilm.data.language import Language, Tokenizer
 from svilm.data.loader import Data
 from svilm.data.manifest import Header, Manifest, write_manifest
 from svilm.data.sample import Sampling
-from svilm.data.snippets import SnippetError, Windows
+from svilm.data.snippets import SnippetError, Snippets, Windows
 from svilm.data.world import draw_world, read_untrimmed
 from svilm.engine.optim import Optim
 from svilm.engine.task import Context
@@ -30,7 +30,7 @@ from svilm.model import ModelConfig, SViLM
 from svilm.models.gtad import GTADConfig
 from svilm.run import Run, evaluate, execute, load_run
 from svilm.start import Start
-from svilm.tasks.localization import Localization
+from svilm.tasks.localization import Localization, LocalizationTask
 
 CLASSES = ("jump", "run", "sit")
 NETWORK = GTADConfig(channels=8, steps=20, longest=20, width=16, wide=16, narrow=16, bins=4, context_bins=2)
@@ -157,6 +157,15 @@ def test_windows_of_a_video_are_joined(plain, tmp_path):
     rows = json.loads((tmp_path / "predictions.json").read_text())["results"]["v30"]
     assert max(row["segment"][1] for row in rows) > 20  # beyond the first window
     assert max(row["segment"][1] - row["segment"][0] for row in rows) <= 12
+
+
+def test_a_window_longer_than_the_video_spends_no_proposal_on_its_filling():
+    network = NETWORK.model_copy(update={"steps": 64, "longest": 32})
+    config = ProposalConfig(candidates=False, keep=50)
+    task = LocalizationTask(Localization(network=network, view="window", proposals=config), CLASSES)
+    snippets = Snippets(np.random.default_rng(0).normal(size=(15, 8)).astype(np.float32), 1.0)
+    found = task.propose(Entry("v", "v.mp4", ("x",), ((),), duration=15.0), snippets)
+    assert len(found) == 50 and found[:, 1].max() == 15.0
 
 
 def test_the_video_is_classified_as_a_whole_by_default(plain, tmp_path):

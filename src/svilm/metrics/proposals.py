@@ -62,8 +62,11 @@ def proposals(
     maps: Float[np.ndarray, "2 longest steps"],
     duration_seconds: float,
     config: ProposalConfig,
+    until_seconds: float = np.inf,
 ) -> Proposals:
     """The proposals of a video of ``duration_seconds``, the length that the features cover.
+
+    A window may reach behind the end of its video, ``until_seconds``: proposals end there, and none begins later.
 
     ``start``, ``end`` and ``maps`` are probabilities.  Anchor (d, s) of ``maps`` is the segment [s, s + d + 1) of
     ``steps`` equal steps; its score is the product of both channels.  For a window of a longer video, add where it
@@ -89,6 +92,8 @@ def proposals(
     if config.longest_seconds is not None:
         short = times[:, 1] - times[:, 0] < config.longest_seconds
         times, score = times[short], score[short]
+    inside = times[:, 0] < until_seconds  # before the others are chosen from: what lies outside would take their place
+    times, score = times[inside].clip(max=until_seconds), score[inside]
     return soft_nms(np.column_stack([times, score]), config.sigma, config.keep)
 
 

@@ -168,14 +168,16 @@ class LocalizationTask(Task):
     def propose(self, entry: Entry, snippets: Snippets) -> Proposals:
         """The best segments of a video in seconds, without classes."""
         config, found = self.settings.proposals, []
+        duration = _duration(entry, snippets)
         with evaluating(self) as device:
             for span in spans(entry, snippets, self.settings.view, self.settings.network.steps):
                 seen, begin, covered = span.seen(snippets, self.settings.network.steps)
                 output = self.network(seen[None].to(device))
                 start, end, maps = (each[0].cpu().numpy() for each in (output.start, output.end, output.maps))
-                found.append(proposals(start, end, maps, covered, config) + np.array([begin, begin, 0.0]))
+                until = duration - begin if self.settings.view == "window" else np.inf  # only windows are filled up
+                found.append(proposals(start, end, maps, covered, config, until) + np.array([begin, begin, 0.0]))
         whole = found[0] if len(found) == 1 else soft_nms(np.concatenate(found), config.sigma, config.keep)
-        whole[:, :2] = whole[:, :2].clip(0.0, _duration(entry, snippets))
+        whole[:, :2] = whole[:, :2].clip(0.0, duration)
         return whole[whole[:, 1] > whole[:, 0]]
 
     def label(self, entry: Entry, snippets: Snippets, found: Proposals) -> list[Detection]:
