@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from svilm.config import ConfigError, build
 from svilm.data.language import TEMPLATES, Language, Tokenizer, noun_prompts, pack
 
 CAPTIONS = ["a red circle moves left", "two green stars spin", "a man flips a pancake in a pan"] * 3
@@ -93,3 +94,14 @@ def test_packing_tokenises_each_distinct_text_once():
 def test_captions_without_nouns_can_be_left_out():
     packed = pack(["a man"], [()], TOKENIZER, Language(no_noun="skip"))
     assert packed.noun_mask.tolist() == [[False, False]]
+
+
+@pytest.mark.parametrize("wrong", [{"max_length": 2}, {"max_length": 0}, {"nouns": 0}, {"nouns": -1}])
+def test_settings_that_leave_no_word_or_no_noun_are_refused(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        build(Language, wrong)
+
+
+def test_the_smallest_settings_work():
+    packed = pack(["a red circle"], [()], TOKENIZER, Language(max_length=3, nouns=1))
+    assert packed.ids.shape == (1, 3) and packed.noun_mask.tolist() == [[True]]

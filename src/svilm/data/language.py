@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Int
+from pydantic import Field
 from torch import Tensor
 
 from svilm.config import Config
@@ -25,10 +26,11 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 class Language(Config):
     """How captions and their nouns become word pieces."""
 
-    max_length: int = 32
+    max_length: int = Field(32, ge=3)
     """Word pieces of a text, [CLS] and [SEP] included; longer ones are cut (section 4.2)."""
-    nouns: int = 2
-    """Noun phrases per caption, K (section 4.2).  Captions with more give a random choice while training."""
+    nouns: int = Field(2, ge=1)
+    """Noun phrases per caption, K (section 4.2).  Captions with more give a random choice while training; training
+    without nouns is `task.grounding` = 0."""
     no_noun: Literal["caption", "skip"] = "caption"
     """A caption without nouns stands in for its own noun, or is left out of the grounding loss."""
 

@@ -79,6 +79,16 @@ def test_json_lines(text: Text, tmp_path: Path) -> None:
     assert list(refused(listing)) == [f"line {n}" for n in range(3, 11)]
 
 
+def test_a_row_without_the_id_that_others_have(text: Text) -> None:
+    listing = folder.listing(
+        text("x.jsonl", '{"id":"a","video":"v.mp4","caption":"a cat"}\n{"video":"v.mp4","caption":"a dog"}\n')
+    )
+    assert [clip.id for clip in clips(listing)] == ["a"]
+    assert refused(listing) == {"line 2": "no id, where others have one"}
+    table = folder.listing(text("x.csv", "id,video,caption\na,v.mp4,a cat\n,v.mp4,a dog\n"))
+    assert refused(table) == {"line 3": "no id, where others have one"}
+
+
 def test_texts_beside_the_videos(names: Names) -> None:
     long = "x" * 251 + ".mp4"  # beside which no .json can be
     root = names("a.b.mp4", "sub/two.mkv", "red-car_2.mp4", "odd.mp4", "meta.mp4", "bad.mp4", long)

@@ -1,13 +1,16 @@
 """Finding videos by name without ever leaving the folder, and looking into them."""
 
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from svilm.data.prepare import videos
+from svilm.data.prepare.common import Clip, Listing, prepare
 from svilm.data.prepare.tables import BadRow, PrepareError
 from svilm.data.prepare.videos import VideoFolder, check_videos
 
@@ -92,6 +95,41 @@ def test_names_that_are_no_text_are_passed_over(names: Names) -> None:
     except OSError:
         pytest.skip("this file system takes no such names")
     assert list(VideoFolder(root)) == ["a.mp4"]
+
+
+def scandir_without(*closed: Path) -> Callable[[Any], Any]:
+    """``os.scandir`` for somebody who may not look into these folders."""
+    scandir = os.scandir
+
+    def scan(path: Any) -> Any:
+        if Path(path) in closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    return scan
+
+
+def test_folders_that_may_not_be_listed_are_named(
+    names: Names, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = names("a.mp4", "lost+found/b.mp4", "c/d/e.mp4", "c/f.mp4")
+    monkeypatch.setattr(videos.os, "scandir", scandir_without(root / "lost+found", root / "c" / "d"))
+    folder = VideoFolder(root)
+    assert list(folder) == ["a.mp4", "c/f.mp4"] and sorted(folder.unseen) == ["c/d", "lost+found"]
+
+    def listing(*found: str) -> Listing:
+        clips = [Clip(name, (name,), ("a cat",), "row") for name in found]
+        return Listing("test", Path("list.csv"), lambda: iter(clips), "test", "val")
+
+    told = rf"2 folders in {root} could not be looked into: (c/d, lost\+found|lost\+found, c/d)"
+    summary = prepare(listing("a"), to=tmp_path / "m", videos=root, check="none")
+    assert re.search(told, str(summary))
+    for missing in (["b"], ["a", "b"]):
+        with pytest.raises(PrepareError, match=rf"video not found(?s:.*){told}"):
+            prepare(listing(*missing), to=tmp_path / "m", videos=root, check="none", allow_missing=missing == ["b"])
+    monkeypatch.setattr(videos.os, "scandir", scandir_without(root))
+    with pytest.raises(PrepareError, match="cannot be looked into; change its permissions"):
+        VideoFolder(root)
 
 
 def test_no_folder(tmp_path: Path) -> None:

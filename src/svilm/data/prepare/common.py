@@ -335,6 +335,13 @@ def _notes(listing: Listing, account: _Account, verdicts: Mapping[str, Verdict],
     damaged = sorted(file for file, verdict in verdicts.items() if verdict.damaged)
     if damaged:
         yield f"{len(damaged)} videos are damaged but readable, kept: {', '.join(damaged[:EXAMPLES])}"
+    yield from _unseen(folder)
+
+
+def _unseen(folder: VideoFolder) -> Iterator[str]:
+    if folder.unseen:
+        few = ", ".join(folder.unseen[:EXAMPLES]) + (", ..." if len(folder.unseen) > EXAMPLES else "")
+        yield f"{len(folder.unseen)} folders in {folder.root} could not be looked into: {few}"
 
 
 def _shrunken(listing: Listing, account: _Account, folder: VideoFolder) -> str:
@@ -346,7 +353,7 @@ def _shrunken(listing: Listing, account: _Account, folder: VideoFolder) -> str:
         lines.append(f"  and {len(account.struck) - LISTED} more")
     if account.missing:
         lines.append(f"  {_looked_in(folder)}")
-    lines += [f"  note: {note}" for note in listing.notes]
+    lines += [f"  note: {note}" for note in (*listing.notes, *_unseen(folder))]
     return "\n".join([*lines, "find them, or strike them from the split in the open with --allow-missing"])
 
 
@@ -354,4 +361,5 @@ def _nothing_left(listing: Listing, account: _Account, folder: VideoFolder) -> s
     if account.rows == 0:
         return f"{listing.path}: no " + ("videos" if listing.path.is_dir() else "rows")
     reasons = (f"{tally.count} x {reason}: {tally.examples[0]}" for (_, reason), tally in account.losses.items())
-    return f"{listing.path}: none of {account.rows} rows can be used ({'; '.join(reasons)}); {_looked_in(folder)}"
+    where = "; ".join((_looked_in(folder), *_unseen(folder)))
+    return f"{listing.path}: none of {account.rows} rows can be used ({'; '.join(reasons)}); {where}"

@@ -84,6 +84,8 @@ def _clip(has_ids: bool, row: Row) -> Clip:
     whole = start is None and end is None
     name = video if whole else f"{video}:{start or 0:.3f}-{'end' if end is None else format(end, '.3f')}"
     if has_ids:
+        if not row.text("id"):
+            raise BadRow("no id, where others have one", shortened(video))
         name = file_name(row.text("id"))
     return Clip(name, (video,), _captions(row.values.get("caption")), row.place, start, end, _scene_changes(row))
 

@@ -29,20 +29,24 @@ T = TypeVar("T")
 class VideoFolder:
     """All videos below a folder, found by name.  The folder is read once; links are followed.
 
-    ``root`` is its absolute path.  Raises PrepareError for a folder that is not there.
+    ``root`` is its absolute path, ``unseen`` the folders below it that could not be looked into.  Raises PrepareError
+    for a folder that is not there, or that cannot be looked into itself.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = Path(os.path.abspath(root))
         if not self.root.is_dir():
             raise PrepareError(f"{root}: no such folder of videos")
+        self.unseen: list[str] = []
         self._paths: set[str] = set()
         self._by_name: dict[str, list[str]] = {}
-        for path in _walk(self.root):
+        for path in _walk(self.root, self.unseen):
             self._paths.add(path)
             stem = _without_extension(path)
             for name in {stem, os.path.basename(stem)}:
                 self._by_name.setdefault(name, []).append(path)
+        if self.unseen == ["."]:
+            raise PrepareError(f"{root}: this folder of videos cannot be looked into; change its permissions")
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -95,26 +99,32 @@ class VideoFolder:
         return path.relative_to(self.root).as_posix()
 
 
-def _walk(root: Path) -> Iterator[str]:
-    """Paths of all videos below ``root``, relative to it, with forward slashes."""
+def _walk(root: Path, unseen: list[str]) -> Iterator[str]:
+    """Paths of all videos below ``root``, relative to it, with forward slashes; ``unseen`` gets the folders that
+    cannot be listed."""
     folders, visited = [root], set[tuple[int, int]]()
     while folders:
         folder = folders.pop()
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in visited:  # a link to a folder above would never end
+        try:
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in visited:  # a link to a folder above would never end
+                continue
+            visited.add((status.st_dev, status.st_ino))
+            with os.scandir(folder) as listed:
+                entries = list(listed)
+        except OSError:
+            unseen.append(folder.relative_to(root).as_posix())
             continue
-        visited.add((status.st_dev, status.st_ino))
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                try:
-                    entry.name.encode()
-                    is_folder, is_file = entry.is_dir(), entry.is_file()
-                except (UnicodeEncodeError, OSError):
-                    continue  # a name that no annotation file can give, or a link to itself
-                if is_folder:
-                    folders.append(Path(entry.path))
-                elif is_file and entry.name.lower().endswith(EXTENSIONS):
-                    yield Path(entry.path).relative_to(root).as_posix()
+        for entry in entries:
+            try:
+                entry.name.encode()
+                is_folder, is_file = entry.is_dir(), entry.is_file()
+            except (UnicodeEncodeError, OSError):
+                continue  # a name that no annotation file can give, or a link to itself
+            if is_folder:
+                folders.append(Path(entry.path))
+            elif is_file and entry.name.lower().endswith(EXTENSIONS):
+                yield Path(entry.path).relative_to(root).as_posix()
 
 
 def _without_extension(name: str) -> str:
