@@ -240,6 +240,50 @@ def test_settings_that_do_not_fit_the_data(plain, tmp_path):
         execute(override(run_on(plain), [f"data.manifest={write_list(tmp_path / 'odd.jsonl', odd)}"]), tmp_path / "c")
 
 
+@pytest.fixture
+def untrained(monkeypatch):
+    """Fails where a run comes to its training."""
+
+    def train(*arguments, **settings):
+        raise AssertionError("training began")
+
+    monkeypatch.setattr("svilm.run.train", train)
+
+
+def test_what_is_wrong_with_the_test_videos_is_told_before_training(plain, tmp_path, untrained):
+    known = list(Manifest(plain / "test.jsonl"))
+    chances = ClassScores(tuple(e.id for e in known[1:]), CLASSES, np.full((11, 3), 0.3, np.float32), "all but one")
+    write_class_scores(tmp_path / "few.npz", chances)
+    few = f"task.class_scores={tmp_path / 'few.npz'}"
+    dance = Entry("v23", "v23.mp4", ("x",), ((),), segments=(Segment(0.0, 1.0, "dance"),), duration=4.0)
+    bare = Entry("v24", "v24.mp4", ("x",), ((),), duration=4.0)
+    gone = Entry("gone", "gone.mp4", ("x",), ((),), segments=(Segment(0.0, 1.0, "run"),), duration=4.0)
+    for entries, setting, message in (
+        ([*known, dance], "seed=0", r"task\.test: .*: 1 of 4 classes are not those of training, such as 'dance'; pre"),
+        ([bare], "seed=0", r"task\.test: .*: no entry has segments; prepare"),
+        ([*known, gone], "seed=0", r"gone: no gone\.npy"),
+        (known, few, "no class scores for video 'v24'"),
+    ):
+        test = tmp_path / "test.jsonl"
+        write_manifest(test, Header("test", ".", len(entries), split="test"), entries)
+        with pytest.raises(ValueError, match=message):
+            execute(override(run_on(plain), [f"task.test={test}", setting]), tmp_path / "run")
+    with pytest.raises(AssertionError, match="training began"):
+        execute(run_on(plain), tmp_path / "sound")
+
+
+def test_where_classes_are_not_stated_some_may_be_new_but_not_all(plain, tmp_path, untrained, capsys):
+    entries = list(Manifest(plain / "train.jsonl"))
+    write_manifest(tmp_path / "train.jsonl", Header("test", str(plain), len(entries)), entries)
+    dance = Entry("v23", "v23.mp4", ("x",), ((),), segments=(Segment(0.0, 1.0, "dance"),), duration=4.0)
+    for test, message in (([dance, entries[0]], "training began"), ([dance], "1 of 1 classes are not those of")):
+        write_manifest(tmp_path / "test.jsonl", Header("test", ".", len(test), split="test"), test)
+        lists = [f"data.manifest={tmp_path / 'train.jsonl'}", f"task.test={tmp_path / 'test.jsonl'}"]
+        with pytest.raises((AssertionError, ConfigError), match=message):
+            execute(override(run_on(plain), lists), tmp_path / "run")
+    assert "classes are not those of training; their segments count as missed" in capsys.readouterr().err
+
+
 # From videos
 
 
@@ -334,6 +378,14 @@ def test_features_made_beforehand_give_the_same_and_name_their_encoder(finished,
         detect(tmp_path / "run", video, encoder=str(tmp_path / "other"), device="cpu")
 
 
+def test_a_video_that_cannot_be_read_is_told_before_training(drawn, finished, tmp_path, untrained):
+    entries = [*Manifest(drawn / "test.jsonl"), Entry("broken", "broken.mp4", ("x",), ((),), duration=4.0)]
+    (drawn / "world" / "broken.mp4").write_bytes(b"no video")
+    write_manifest(drawn / "broken.jsonl", Header("world", "world", len(entries), split="test"), entries)
+    with pytest.raises(SnippetError, match="broken: no features, its video could not be read"):
+        execute(override(load_run(finished[0]), [f"task.test={drawn / 'broken.jsonl'}"]), tmp_path / "run")
+
+
 def test_runs_that_cannot_localize_say_so(finished, learned, drawn, tmp_path):
     video = drawn / "world" / "untrimmed" / "untrimmed3.mp4"
     with pytest.raises(ConfigError, match="features of unknown origin"):
@@ -345,6 +397,9 @@ def test_runs_that_cannot_localize_say_so(finished, learned, drawn, tmp_path):
     for name in ("run.json", "localization.json"):
         (folder / name).write_text((finished[0] / name).read_text())
     with pytest.raises(ConfigError, match="has not finished"):
+        detect(folder, video)
+    (folder / "localization.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"localization\.json: damaged"):
         detect(folder, video)
     (folder / "localization.json").unlink()
     with pytest.raises(ConfigError, match=r"localization\.json: no such file"):

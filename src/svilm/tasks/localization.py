@@ -93,6 +93,9 @@ class Localization(TaskSettings):
         torch.manual_seed(derive_seed(context.seed, "localization"))  # whether or not an encoder was built before
         task = LocalizationTask(self, classes)
         _ = task.scores  # a wrong file is told before training
+        test = Manifest(self.test) if self.test else None
+        if test is not None:
+            _check_test(task, features_of(self, context, test), test, bool(context.manifest.header.classes))
         if rank() == 0:
             write_about(context.folder, classes, folder.origin)
 
@@ -103,9 +106,8 @@ class Localization(TaskSettings):
             return timeline_batches(items, folder, self.network, order, context.data.workers)
 
         def evaluate(model: nn.Module) -> dict[str, Scores]:
-            if not self.test:
+            if test is None:
                 return {}
-            test = Manifest(self.test)
             source = features_of(self, context, test)
             videos = find_all(task.to(context.device), source, test, context.seed)
             scores = score(task, videos, test, str(source))
@@ -273,6 +275,28 @@ def _check_width(network: GTADConfig, folder: FeatureFolder, entry: Entry) -> No
         )
 
 
+def _check_test(task: LocalizationTask, folder: FeatureFolder, test: Manifest, stated: bool) -> None:
+    """Raise before the training what would end the run after it, or count as missed without a word.
+
+    Test classes without a training video may be where the training list has ``stated`` none; they are told aloud.
+    """
+    labels = {segment.label for entry in test for segment in entry.segments}
+    strangers = sorted(labels - set(task.classes))
+    words = f"task.test: {test.path}: {len(strangers)} of {len(labels)} classes are not those of training"
+    if not labels:
+        raise ConfigError(f"task.test: {test.path}: no entry has segments; prepare it with `svilm prepare activitynet`")
+    if strangers and (stated or len(strangers) == len(labels)):
+        raise ConfigError(f"{words}, such as {strangers[0]!r}; prepare both lists from the same annotations")
+    if strangers and rank() == 0:
+        print(f"{words}; their segments count as missed", file=sys.stderr)
+    for entry in test:
+        if folder.find(entry) is None:
+            folder.read(entry)  # which says what is missing
+        if task.scores is not None:
+            task.scores.of(entry.id)
+    _check_width(task.settings.network, folder, test[0])
+
+
 def write_about(folder: Path, classes: Sequence[str], origin: Origin | None) -> None:
     """Keep in a run folder what `svilm localize` needs beside the weights."""
     about = {"classes": list(classes), "features": None if origin is None else asdict(origin)}
@@ -285,8 +309,11 @@ def read_about(folder: Path) -> tuple[tuple[str, ...], Origin | None]:
     path = folder / ABOUT
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; give the folder of a run that was trained on localization")
-    about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return tuple(about["classes"]), None if about["features"] is None else Origin(**about["features"])
+    try:
+        about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return tuple(about["classes"]), None if about["features"] is None else Origin(**about["features"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: damaged ({error!r}); train the run again") from None
 
 
 # Scores
