@@ -98,7 +98,7 @@ def _linear(name: str, epochs: int) -> Run:
 
 
 def activitynet() -> Run:
-    """Table 11: G-TAD on frozen features of ActivityNet v1.3 (paper, from HowTo100M: mAP 51.7/36.4/9.7, average 35.6)."""
+    """Table 11: G-TAD on frozen features of ActivityNet v1.3 (paper, from HowTo100M: mAP 51.7/36.4/9.7, mean 35.6)."""
     return Run(
         recipe="activitynet",
         model=SIZES["base"],
