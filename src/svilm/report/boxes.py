@@ -156,7 +156,7 @@ def _named(actions: Actions, truth: Sequence[str], overlap: float | None = None)
 def _frame(test: Manifest, entry: Entry) -> np.ndarray:
     """The keyframe, which is in the middle of its clip: the whole picture."""
     index = index_video(test.path_of(entry))
-    middle = sum(clip_bounds(index, entry.start, entry.end)) / 2
+    middle = sum(clip_bounds(index, entry.start, entry.end, centred=True)) / 2
     number = max(int(np.searchsorted(index.seconds, middle, side="right")) - 1, 0)
     frames = read_frames(index, [number])
     return draw.resized(frames, min(SIDE, max(frames.shape[1:3])))[0]

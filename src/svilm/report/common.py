@@ -99,7 +99,7 @@ def open_manifest(path: str, otherwise: str) -> Manifest:
 
 def still(manifest: Manifest, entry: Entry, sampling: Sampling) -> Clip:
     """The clip of an entry as evaluation sees it."""
-    return load_clip(manifest.path_of(entry), entry.start, entry.end, sampling, None)
+    return load_clip(manifest.path_of(entry), entry.start, entry.end, sampling, None, centred=bool(entry.boxes))
 
 
 def test_manifest(run: Run) -> Manifest:
