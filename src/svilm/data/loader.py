@@ -46,7 +46,7 @@ class Data(Config):
     flip: float = Field(0.0, ge=0.0, le=1.0)
     """Chance of mirroring a clip; never done when the caption speaks of left, right or a sense of rotation."""
     skip_budget: float = Field(0.05, ge=0.0, le=1.0)
-    """Training stops when a larger share of the clips asked for could not be read; at 0 by the first, above 0 not before
+    """Training stops when a larger share of the clips asked for could not be read: at 0 by the first, else not before
     the ninth."""
     sampling: Sampling = Sampling()
     """Frames, size and crop."""
