@@ -1,6 +1,7 @@
 """The tables of the paper: complete, and printed from whatever has been run."""
 
 import json
+import shutil
 
 import pytest
 
@@ -87,11 +88,14 @@ def test_a_finished_run_that_is_another_is_no_answer(tmp_path):
     step = STEPS["msrvtt-qa"]
     finish(tmp_path / step.name, {"vqa/accuracy": 40.0}, step.recipe, "start.model=/models/a", "seed=3")
     given = {"start": "/models/a", "settings": ["seed=3"]}
-    assert Workshop(tmp_path, tmp_path, **given).scores(step) == {"vqa/accuracy": 40.0}
+    for same in ({}, {"start": "/models/../models/a"}, {"settings": ["seed=3", "data.workers=7", "device=cpu"]}):
+        assert Workshop(tmp_path, tmp_path, **{**given, **same}).scores(step) == {"vqa/accuracy": 40.0}
     for changed, said in (
         ({"start": "/models/b"}, r"start\.model: '/models/a' there, '/models/b' now"),
         ({"start": ""}, r"start\.model: '/models/a' there, '.*pretrain' now"),
         ({"settings": ["seed=3", "optim.lr=5.0"]}, r"optim\.lr: .* there, 5\.0 now"),
+        ({"settings": ["seed=3", "model.video.groups=7"]}, r"model\.video\.groups: .* there, 7 now"),
+        ({"settings": []}, "seed: 3 there, 0 now"),
         ({"world": True}, rf"recipe: '{step.recipe}' there, '{step.tiny}' now"),
     ):
         with pytest.raises(ConfigError, match=f"holds a finished run with other settings .*{said}"):
@@ -109,6 +113,12 @@ def test_a_score_that_a_finished_run_lacks_is_a_dash(tmp_path):
 def test_manifests_of_other_data_are_not_taken_for_these(world, tmp_path):
     path = manifest_of("msrvtt-test", WORLD, world, tmp_path / "data")
     assert manifest_of("msrvtt-test", WORLD, world, tmp_path / "data") == path
+    linked = tmp_path / "linked"  # with its videos on another disk
+    shutil.copytree(world / "msrvtt", linked / "msrvtt")
+    (linked / "world.json").write_bytes((world / "world.json").read_bytes())
+    (linked / "videos").symlink_to(world / "videos")
+    for _ in range(2):
+        assert manifest_of("msrvtt-test", WORLD, linked, tmp_path / "again").is_file()
     other = tmp_path / "other"
     other.mkdir()
     with pytest.raises(PrepareError, match=r"is of the videos in .*, not of those in .*other; choose another --to"):

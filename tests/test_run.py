@@ -13,7 +13,7 @@ import svilm
 from svilm.config import ConfigError, build, override
 from svilm.data.augment import CutPaste
 from svilm.data.language import TEMPLATES
-from svilm.data.manifest import Manifest
+from svilm.data.manifest import Manifest, verified
 from svilm.data.prepare import folder, msrvtt, videocc
 from svilm.data.prepare.common import prepare
 from svilm.engine.optim import Optim
@@ -150,7 +150,16 @@ def test_a_wrong_list_is_told_before_anything_is_written(run, tmp_path):
 def test_a_refused_first_try_leaves_the_folder_to_the_next(run, tmp_path):
     with pytest.raises(ConfigError, match=r"items to train on, fewer than data.batch = 5000; add --set data.batch="):
         execute(override(run, ["data.batch=5000"]), tmp_path)
+    assert not (tmp_path / "run.json").exists()
     execute(override(run, ["training.steps=1"]), tmp_path)
+
+
+def test_a_run_that_is_stopped_while_its_parts_are_made_can_go_on(run, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(Pretrain, "job", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            execute(run, tmp_path)
+    execute(load_run(tmp_path), tmp_path)
 
 
 def test_a_run_does_not_go_on_with_another_list_under_the_same_name(finished, run, tmp_path):
@@ -164,9 +173,23 @@ def test_a_run_does_not_go_on_with_another_list_under_the_same_name(finished, ru
     (place / "run.json").write_text(moved.model_dump_json())
     (place / "data.json").unlink()
     assert execute(moved, place) == finished[1]  # of a time before data.json was kept
+    lists.write_text("\n".join([json.dumps({**header, "protocol": "the same clips"}), *lines[1:]]) + "\n")
+    assert execute(moved, place) == finished[1]
     lists.write_text("\n".join([json.dumps(header), *lines[1:-1]]) + "\n")
-    with pytest.raises(ConfigError, match=rf"data.jsonl has changed .*\({len(lines) - 1} clips then, {len(lines) - 2}"):
+    with pytest.raises(
+        ConfigError, match=rf"data.jsonl has other clips .*\({len(lines) - 1} then, {len(lines) - 2} now"
+    ):
         execute(moved, place)
+
+
+def test_lists_of_retrieval_need_captions(run, manifests, tmp_path):
+    lines = manifests["retrieval"].read_text().splitlines()
+    silent = {**json.loads(lines[2]), "captions": [], "nouns": []}
+    header = {**json.loads(lines[0]), "root": str(Manifest(manifests["retrieval"]).root)}
+    (tmp_path / "silent.jsonl").write_text("\n".join([json.dumps(header), lines[1], json.dumps(silent)]) + "\n")
+    for name in ("retrieval.manifest", "training.validation"):
+        with pytest.raises(ConfigError, match=rf"{name}: .*silent.jsonl: {silent['id']} has no caption"):
+            execute(override(run, [f"{name}={tmp_path / 'silent.jsonl'}"]), tmp_path / "run")
 
 
 def test_no_training_manifest(tmp_path):
@@ -218,7 +241,12 @@ def test_scores_on_another_list_do_not_replace_those_of_the_run(finished, manife
     assert scores["retrieval/scored"] == len(Manifest(manifests["data"]))
     assert load_run(place / "on-data") == other
     alone = evaluate_only(override(load_run(place), [f"grounding.manifest={manifests['data']}"]), place, "grounding")
-    assert (place / "on-data" / "grounding.json").is_file() and "grounding/pointing" in alone
+    assert (place / "on-data-2" / "grounding.json").is_file() and "grounding/pointing" in alone
+    assert place_of(other, place) == place / "on-data"
+    relative = os.path.relpath(manifests["retrieval"])
+    assert place_of(override(load_run(place), [f"retrieval.manifest={relative}"]), place) == place
+    read = verified(manifests["retrieval"])  # what a scan could read is no other list
+    assert place_of(override(load_run(place), [f"retrieval.manifest={read}"]), place) == place
     assert {file.name: file.read_bytes() for file in place.iterdir() if file.is_file()} == own
 
 

@@ -88,7 +88,8 @@ def test_device_for(monkeypatch):
         device_for("cuda:2")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert device_for("cuda") == torch.device("cuda:1")
-    with pytest.raises(ValueError, match="'cuda:0' is one GPU for 2 processes; use cuda"):
+    assert device_for("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(ValueError, match="'cuda:0' is not the GPU of process 1 of 2; use cuda"):
         device_for("cuda:0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)

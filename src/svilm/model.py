@@ -1,8 +1,7 @@
 """A trained S-ViLM to use: `svilm.load(path)`, then encode videos and texts, or ask where a noun is."""
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -78,14 +77,18 @@ class SViLM:
         for file in ("config.json", "model.safetensors", "tokenizer.json"):
             if not (folder / file).is_file():
                 raise ValueError(f"{folder} has no {file}; give a run that has finished, or a saved model")
-        with _of_file(folder / "config.json"):
+        try:
             config = build(ModelConfig, json.loads((folder / "config.json").read_text(encoding="utf-8")))
             encoder = DualEncoder(config.model)
+        except ValueError as error:
+            raise ValueError(f"{folder / 'config.json'}: {error}; save or fetch the model again") from None
         load_saved(encoder, folder / "model.safetensors")
-        with _of_file(folder / "tokenizer.json"):
-            tokenizer = Tokenizer.load(folder)
-            if len(tokenizer) > (known := config.model.text.vocabulary):
-                raise ValueError(f"{len(tokenizer)} word pieces, but the model knows {known}")
+        tokenizer, known = Tokenizer.load(folder), config.model.text.vocabulary
+        if len(tokenizer) > known:
+            raise ValueError(
+                f"{folder / 'tokenizer.json'}: {len(tokenizer)} word pieces, but the model knows {known}; save or "
+                "fetch the model again"
+            )
         return cls(encoder.to(device_for(device)), tokenizer, config)
 
     def save_pretrained(self, folder: str | Path, card: str = "") -> None:
@@ -183,17 +186,6 @@ class SViLM:
         )
         pixels = resized.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
         return pixels, chosen.float(), (0.0, 0.0, 1.0, 1.0)
-
-
-@contextmanager
-def _of_file(file: Path) -> Iterator[None]:
-    """Errors inside name the file that led to them, and what to do."""
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, ValueError) or type(error) is Exception:  # the latter is what tokenizers raises
-            raise ValueError(f"{file}: {error}; save or fetch the model again") from None
-        raise
 
 
 _CARD = """---

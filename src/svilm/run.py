@@ -1,11 +1,11 @@
 """A run as a value, and the one place where its parts are put together."""
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import nn
 from svilm.config import Config, ConfigError, build, named_manifests, settings
 from svilm.data.language import Tokenizer
 from svilm.data.loader import Data
-from svilm.data.manifest import Manifest
+from svilm.data.manifest import Manifest, verified
 from svilm.engine.optim import Optim
 from svilm.engine.task import Context, Job, TaskSettings, task_settings
 from svilm.engine.trainer import Training, train
@@ -37,7 +37,7 @@ from svilm.start import Start, fitted, initial_encoder, tokenizer_of
 from svilm.tasks import grounding as pointing
 from svilm.tasks import retrieval as retrieving
 from svilm.tasks import temporal as scenes
-from svilm.tasks.common import Reader, sampling_in_words
+from svilm.tasks.common import Reader, gallery_of, sampling_in_words
 from svilm.tasks.pretrain import Pretrain
 from svilm.types import Batch, Scores
 
@@ -122,20 +122,24 @@ def execute(run: Run, folder: Path) -> dict[str, float]:
         gather_objects(None)  # the other ranks wait for the tokenizer
         model = fitted(run.model, run.start, len(Tokenizer.load(folder)))
         run = run.model_copy(update={"model": model})
-        if rank() == 0:
-            _refuse_another(run, manifest, folder)
-        context = _context(run, folder, device, lambda: initial_encoder(run.model, run.start, run.seed).to(device))
-        job = run.task.job(context)
-        steps = total_steps(run, job.items)
+        begun = rank() > 0 or (folder / "run.json").is_file()
         if rank() == 0:
             _write_description(run, manifest, folder)
+        context = _context(run, folder, device, lambda: initial_encoder(run.model, run.start, run.seed).to(device))
+        try:
+            job = run.task.job(context)
+            _refuse_too_few(run, job)
+        except ValueError:
+            if not begun:  # what was refused shall not stand in the way of the next try
+                (folder / "run.json").unlink()
+            raise
         trained = train(
             job.model,
             job.task.to(device),
             job.batches,
             training=run.training,
             optim=run.optim,
-            steps=steps,
+            steps=total_steps(run, job.items),
             seed=run.seed,
             device=device,
             folder=folder,
@@ -193,10 +197,25 @@ def place_of(run: Run, folder: Path) -> Path:
 
     Otherwise scores.json would be read as that of the lists in run.json.
     """
-    own = dict(named_manifests(load_run(folder)))
-    tested = [(name, path) for name, path in named_manifests(run) if name not in ("data.manifest", VALIDATION)]
-    others = [Path(path).stem for name, path in tested if own.get(name, path) != path]
-    return folder / f"on-{'-'.join(dict.fromkeys(others))}" if others else folder
+    own, tested = _tested(load_run(folder)), _tested(run)
+    others = [path.stem for name, path in tested.items() if own.get(name, path) not in (path, _whole(path))]
+    if not others:
+        return folder
+    names = f"on-{'-'.join(dict.fromkeys(others))}"
+    places = chain([folder / names], (folder / f"{names}-{number}" for number in count(2)))
+    return next(place for place in places if not (place / "run.json").is_file() or _tested(load_run(place)) == tested)
+
+
+def _tested(run: Run) -> dict[str, Path]:
+    """The lists that a run is scored on."""
+    learned = ("data.manifest", VALIDATION)
+    return {name: Path(os.path.abspath(path)) for name, path in named_manifests(run) if name not in learned}
+
+
+def _whole(path: Path) -> Path:
+    """The list of which ``path`` holds the clips that a scan could read; itself where it is none."""
+    whole = path.with_name(path.name.replace("-verified", ""))
+    return whole if verified(whole) == path else path
 
 
 def evaluation_of(name: str) -> str:
@@ -211,8 +230,8 @@ def _context(run: Run, folder: Path, device: torch.device, make_encoder: Callabl
 
 def _trained(run: Run, folder: Path, device: torch.device) -> Context:
     """That of a finished run, with a place for scores that are not those of its own lists."""
-    context = _context(run, folder, device, lambda: SViLM.from_pretrained(folder, run.device).encoder)
-    place = place_of(run, folder)
+    encoder = SViLM.from_pretrained(folder, run.device).encoder  # first: an unfinished run shall leave nothing behind
+    context, place = _context(run, folder, device, lambda: encoder), place_of(run, folder)
     if place == folder:
         return context
     place.mkdir(exist_ok=True)
@@ -221,10 +240,16 @@ def _trained(run: Run, folder: Path, device: torch.device) -> Context:
 
 
 def _open_manifests(run: Run) -> None:
-    """Raises ConfigError for a named manifest that is none, which would otherwise be told after the training."""
+    """Raises ConfigError for a named manifest that is none, which would otherwise be told after the training.
+
+    Those of retrieval are read to the end, since all their entries need captions.
+    """
+    retrieved = ["retrieval.manifest", *([VALIDATION] if isinstance(run.task, Pretrain) else [])]
     for name, path in named_manifests(run):
         try:
-            Manifest(path)
+            manifest = Manifest(path)
+            if name in retrieved:
+                gallery_of(manifest)
         except ValueError as error:
             raise ConfigError(f"{name}: {error}") from None
 
@@ -335,61 +360,54 @@ def reader_of(run: Run, tokenizer: Tokenizer) -> Reader:
 
 
 def total_steps(run: Run, items: int) -> int:
-    """Optimiser steps of a run over so many training items an epoch.
-
-    Raises ConfigError for fewer items than one batch.
-    """
-    if items < run.data.batch:
-        raise ConfigError(
-            f"{run.data.manifest} has {items} items to train on, fewer than data.batch = {run.data.batch}; "
-            f"add --set data.batch={items} or less"
-        )
+    """Optimiser steps of a run over so many training items an epoch."""
     return run.training.steps or max(1, round(run.training.epochs * (items // run.data.batch)))
 
 
-def _refuse_another(run: Run, manifest: Manifest, folder: Path) -> None:
+def _refuse_too_few(run: Run, job: Job) -> None:
+    if job.items < run.data.batch:
+        raise ConfigError(
+            f"{run.data.manifest} has {job.items} items to train on, fewer than data.batch = {run.data.batch}; "
+            f"add --set data.batch={job.items} or less"
+        )
+
+
+def _refuse_another(run: Run, about: Mapping[str, Any], folder: Path) -> None:
     """Raises ConfigError when the folder holds a run with other settings or of other training clips."""
     if not (folder / "run.json").is_file():
         return
-    changed = differences(load_run(folder), run)
+    changed = [f"{name}: {before!r} there, {now!r} now" for name, before, now in differences(load_run(folder), run)]
     if changed:
         raise ConfigError(
             f"{folder} holds a run with other settings ({'; '.join(changed[:5])}); choose another folder, "
             f"or `svilm train --resume` to go on with that run, or `svilm evaluate {folder} --test FILE` to score it"
         )
     file = folder / DATA
-    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else _about(manifest)
-    if before["sha256"] != _about(manifest)["sha256"]:
+    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else about
+    if before["sha256"] != about["sha256"]:
         raise ConfigError(
-            f"{manifest.path} has changed since the run in {folder} began ({before['clips']} clips then, "
-            f"{len(manifest)} now), so that it cannot go on; bring the old list back, or choose another folder"
+            f"{run.data.manifest} has other clips than when the run in {folder} began ({before['clips']} then, "
+            f"{about['clips']} now), so that it cannot go on; bring the old list back, or choose another folder"
         )
 
 
-def differences(before: Run, now: Run) -> list[str]:
+def differences(before: Run, now: Run) -> list[tuple[str, Any, Any]]:
     """The settings in which two runs are not the same, with both values."""
     values = {name: value for name, value, _ in settings(before)}
-    return [
-        f"{name}: {values.get(name)!r} there, {value!r} now"
-        for name, value, _ in settings(now)
-        if values.get(name) != value
-    ]
+    return [(name, values.get(name), value) for name, value, _ in settings(now) if values.get(name) != value]
 
 
 def _write_description(run: Run, manifest: Manifest, folder: Path) -> None:
-    """run.json, what the training clips were, and environment.json of the process that trains."""
+    """run.json, what the training clips were, and environment.json of the process that trains.
+
+    Raises ConfigError when the folder holds another run.
+    """
+    about = {"manifest": str(manifest.path), "clips": len(manifest), "sha256": manifest.digest()}
+    _refuse_another(run, about, folder)
+    _write_json(folder / DATA, about)
     _write_json(folder / "run.json", run.model_dump(mode="json"))
-    _write_json(folder / DATA, _about(manifest))
     if not (folder / "scores.json").is_file():  # a finished run is scored again at most: its weights come from before
         _write_json(folder / "environment.json", environment())
-
-
-def _about(manifest: Manifest) -> dict[str, Any]:
-    digest = hashlib.sha256()
-    with manifest.path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return {"manifest": str(manifest.path), "clips": len(manifest), "sha256": digest.hexdigest()}
 
 
 def _draw_first_batch(batch: Any, folder: Path) -> None:

@@ -45,11 +45,13 @@ def device_for(name: str = "auto") -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise ValueError(f"no device {name!r}; use auto, cpu, cuda, cuda:0 (or another number), mps") from None
-    together = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if device.type == "cuda" and device.index is not None and together > 1:
-        raise ValueError(f"device {name!r} is one GPU for {together} processes; use cuda, which gives each its own")
+    own, together = (int(os.environ.get(word, "0")) for word in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
     if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        device = torch.device("cuda", own)
+    if device.type == "cuda" and together > 1 and device.index != own:
+        raise ValueError(
+            f"device {name!r} is not the GPU of process {own} of {together}; use cuda, which gives each its own"
+        )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(
             f"device {str(device)!r}: torch sees {torch.cuda.device_count()} CUDA devices here; "

@@ -101,7 +101,5 @@ def _of_setting(name: str) -> Iterator[None]:
     """Errors inside name the setting that led to them."""
     try:
         yield
-    except Exception as error:
-        if isinstance(error, (ValueError, OSError)) or type(error) is Exception:  # the latter is what tokenizers raises
-            raise ConfigError(f"{name}: {error}") from None
-        raise
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"{name}: {error}") from None

@@ -121,6 +121,20 @@ def test_another_file_is_not_overwritten(fresh: bool, folder: Path, tmp_path: Pa
         assert (tmp_path / "other").read_text() == text
 
 
+def test_a_scan_that_a_crash_has_damaged_goes_on_or_is_made_anew(folder: Path, tmp_path: Path) -> None:
+    out, part = tmp_path / "scan.jsonl", tmp_path / "scan.jsonl.part"
+    whole = len(scan(folder, out).rows)
+    lines = out.read_bytes().splitlines(keepends=True)
+    for journal in (lines[0] + bytes(300), lines[0] + lines[1][:40]):
+        out.unlink()
+        part.write_bytes(journal)
+        assert len(scan(folder, out).rows) == whole
+    out.write_bytes(lines[0] + bytes(300) + b"\n" + lines[1])
+    with pytest.raises(ValueError, match=r"line 2 is not a row of a scan"):
+        scan(folder, out)
+    assert len(scan(folder, out, fresh=True).rows) == whole
+
+
 def test_its_own_rows_are_no_files_to_scan(folder: Path) -> None:
     out = folder / "scan.jsonl"
     assert len(scan(folder, out).rows) == len(scan(folder, out).rows) == 3

@@ -28,27 +28,6 @@ def test_the_newest_two_stay(tmp_path):
     assert checkpoints.latest().name == "step_00000010"
 
 
-def test_a_step_may_be_replaced(tmp_path):
-    checkpoints = Checkpoints(tmp_path)
-    for value, replace, there in ((1, False, 1), (2, False, 1), (3, True, 3)):
-        folder = checkpoints.save(7, {"model": {"w": torch.tensor([float(value)])}}, {"step": 7}, replace=replace)
-        assert load_weights(folder, "model")["w"].tolist() == [there] and verify(folder) == 7
-    assert [path.name for path in tmp_path.iterdir()] == ["step_00000007"]
-
-
-def test_a_replacement_that_fails_changes_nothing(tmp_path, monkeypatch):
-    checkpoints = Checkpoints(tmp_path)
-    folder = save(checkpoints, 7)
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("svilm.engine.checkpoint._write", full)
-    with pytest.raises(OSError, match="No space"):
-        checkpoints.save(7, {"model": {"w": torch.zeros(1)}}, {}, replace=True)
-    assert verify(folder) == 7 and [path.name for path in tmp_path.iterdir()] == ["step_00000007"]
-
-
 def test_steps_after_the_start_are_forgotten(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=3)
     for step in (1, 2, 10):

@@ -65,13 +65,6 @@ def test_what_an_interrupted_run_kept_after_its_checkpoint_is_judged_again(tmp_p
     assert after.restored() == 100
 
 
-def test_better_weights_of_the_same_step_replace_those_before(examined):
-    examined.take(5, 0.5, weight=1)
-    examined.take(5, 0.6, weight=2)
-    examined.take(5, 0.4, weight=3)
-    assert examined.restored() == 2
-
-
 def test_a_full_disk_costs_the_new_best_weights_only(examined, tmp_path, monkeypatch):
     examined.take(1, 0.1)
     write, room = checkpoint._write, chain([True, False], repeat(True))

@@ -79,7 +79,10 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
-        """From a folder with tokenizer.json or BERT's vocab.txt, or one of these files itself."""
+        """From a folder with tokenizer.json or BERT's vocab.txt, or one of these files itself.
+
+        Raises ValueError, which names the file, for one that is damaged, and FileNotFoundError.
+        """
         from tokenizers import BertWordPieceTokenizer
         from tokenizers import Tokenizer as Backend
 
@@ -88,7 +91,10 @@ class Tokenizer:
         for file in candidates:
             if file.is_file():
                 if file.suffix == ".json":
-                    return cls(Backend.from_file(str(file)))
+                    try:
+                        return cls(Backend.from_file(str(file)))
+                    except Exception as error:  # noqa: BLE001  # tokenizers raises no other
+                        raise ValueError(f"{file}: {error}; save or fetch the model again") from None
                 try:
                     wordpiece = BertWordPieceTokenizer(str(file), lowercase=True)
                 except TypeError as error:  # its way of saying that a special token is missing

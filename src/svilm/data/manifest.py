@@ -7,6 +7,7 @@ Reading maps the file and keeps only where each line ends: 8 bytes for a clip, 8
 worker processes share.
 """
 
+import hashlib
 import json
 import mmap
 import os
@@ -33,6 +34,7 @@ __all__ = [
     "hold_out",
     "merge_manifests",
     "read_row",
+    "refuse_to_replace",
     "verified",
     "write_manifest",
 ]
@@ -129,6 +131,13 @@ class Manifest:
             if number >= 0 and not self[number].captions:
                 yield number
 
+    def digest(self) -> str:
+        """A hash of the classes and entries in their order: that of a list whose videos were moved stays."""
+        digest = hashlib.sha256(json.dumps(self.header.classes).encode())
+        for first in range(int(self._ends[0]), len(self._map), _PIECE):
+            digest.update(self._map[first : first + _PIECE])
+        return digest.hexdigest()
+
     @property
     def root(self) -> Path:
         """Absolute folder of the videos."""
@@ -177,9 +186,10 @@ def verified(path: Path) -> Path:
 def write_manifest(path: str | Path, header: Header, entries: Iterable[Entry]) -> int:
     """Write a manifest whole or not at all, and return the number of entries.
 
-    Raises ValueError for an id that occurs twice.
+    Raises ValueError for an id that occurs twice, and as `refuse_to_replace`.
     """
     path = Path(path)
+    refuse_to_replace(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     seen: set[str] = set()
@@ -207,6 +217,16 @@ def read_row(row: dict[str, Any], path: Path, number: int) -> Entry:
     """The entry of such a row, found in line ``number`` of ``path``.  Raises ManifestError for anything else."""
     entry: Entry = _record(Entry, row, path, number)
     return entry
+
+
+def refuse_to_replace(path: Path) -> None:
+    """Raises ManifestError where a manifest would be written over a file that is none, be it whole or not."""
+    if path.is_file() and path.stat().st_size:
+        with open(path, "rb") as file:
+            if b'"svilm_manifest"' not in file.readline(1 << 20):
+                raise ManifestError(
+                    f"{path} is there and no manifest; write to another file, or remove it if it is of no use"
+                )
 
 
 def merge_manifests(paths: Sequence[Path], to: Path) -> int:

@@ -141,9 +141,9 @@ def scan(
     part = out.with_name(out.name + ".part")
     ours = {os.path.relpath(path, root) for path in (out, part)}
     found = [file for file in found if file.path not in ours]
-    known = {row.path: row for path in (out, part) for row in read_rows(path, missing_ok=True)}
     if fresh:
-        known = {}
+        _refuse_foreign(out)
+    known = {} if fresh else {row.path: row for path in (out, part) for row in read_rows(path, missing_ok=True)}
 
     rows: list[Row] = []
     tasks: list[_Task] = []
@@ -181,7 +181,7 @@ def read_rows(path: Path, missing_ok: bool = False) -> Iterator[Row]:
         return
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
-            if not line.endswith(b"\n") and line.startswith(_BEGINNING[: len(line)]):
+            if not line.endswith(b"\n") and (number > 1 or line.startswith(_BEGINNING[: len(line)])):
                 return
             try:
                 data = json.loads(line)
@@ -189,6 +189,14 @@ def read_rows(path: Path, missing_ok: bool = False) -> Iterator[Row]:
                 yield Row(**data)
             except (ValueError, TypeError, KeyError, RecursionError):
                 raise ValueError(f"{path}: line {number} is not a row of a scan; give --out another name") from None
+
+
+def _refuse_foreign(out: Path) -> None:
+    """Raises ValueError for a file that does not begin as a scan does; what is damaged further on may be replaced."""
+    if out.is_file():
+        with open(out, "rb") as file:
+            if not _BEGINNING.startswith(file.read(len(_BEGINNING))):
+                raise ValueError(f"{out}: line 1 is not a row of a scan; give --out another name")
 
 
 def changed_files(root: str | Path, rows: Iterable[Row]) -> Iterator[tuple[str, str]]:

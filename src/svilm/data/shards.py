@@ -21,8 +21,7 @@ KNOWN = 256
 """Shards of which a process remembers where their members are; about 80 kB for a shard of 1000 samples."""
 
 _DIGITS = 18  # of a number in an index
-_RECORD = 20  # blocks that tars are filled up to a multiple of, where nobody asked for another number
-_RECORDS = (_RECORD, *(1 << power for power in range(12)))
+_USUAL, _MOST = 24 * BLOCK, 2 << 20  # zeros at the end: of a record of 20 blocks, and of any size, or tars joined
 _TAR_ERRORS = (tarfile.TarError, EOFError, OSError, ValueError, LookupError, ArithmeticError, MemoryError)
 
 
@@ -119,21 +118,24 @@ def scan(shard: str) -> list[Member]:
     return found
 
 
-def has_end(shard: str | os.PathLike[str]) -> bool:
-    """Whether a tar ends with the zeros that say so: one without them may have lost members and not show it."""
+def ends_as_usual(shard: str | os.PathLike[str]) -> bool:
+    """Whether a tar ends with the zeros that say so, and no more than fill up a record of the usual size.
+
+    Another may have lost members and not show it.
+    """
     with open(shard, "rb") as file:
-        file.seek(max(0, os.path.getsize(shard) - BLOCK))
-        return file.read().count(0) == BLOCK
+        file.seek(max(0, os.path.getsize(shard) - _USUAL))
+        end = file.read()
+    return end[-BLOCK:].count(0) == BLOCK and end.count(0) < _USUAL
 
 
 def _check_end(shard: str, read: int) -> None:
     """See that nothing but the zeros at the end of a tar comes after the ``read`` bytes that its members take.
 
     A header that cannot be read ends a tar for tarfile, and members behind it would be lost in silence.  Raises
-    ShardError for anything else, and for more zeros than the last record can have: a download that has stopped.
+    ShardError for anything else, and for more zeros than any record has: a download that has stopped.
     """
     size = os.path.getsize(shard)
-    record = max(blocks * BLOCK for blocks in _RECORDS if blocks == _RECORD or size % (blocks * BLOCK) == 0)
     with open(shard, "rb") as file:
         file.seek(read)
         while block := file.read(1 << 20):
@@ -142,10 +144,9 @@ def _check_end(shard: str, read: int) -> None:
                     f"{shard}: damaged at byte {read} of {size}, where no header can be read but more follows; "
                     "fetch it again"
                 )
-    if size - read >= record + 2 * BLOCK:
+    if size - read > _MOST:
         raise ShardError(
-            f"{shard}: nothing but {size - read} zeros from byte {read} on, where a tar ends with at most "
-            f"{record + 2 * BLOCK}: a download that has stopped; fetch it again"
+            f"{shard}: nothing but {size - read} zeros from byte {read} on: a download that has stopped; fetch it again"
         )
 
 

@@ -13,6 +13,7 @@ import shutil
 import warnings
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,32 +38,22 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int = 2) -> None:
         self.folder, self.keep = folder, max(2, keep)
 
-    def save(
-        self,
-        step: int,
-        weights: Mapping[str, Mapping[str, Tensor]],
-        state: Mapping[str, Any],
-        *,
-        replace: bool = False,
-    ) -> Path:
+    def save(self, step: int, weights: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> Path:
         """Write the checkpoint of ``step``: named sets of weights, and training state of tensors and plain values.
 
-        An undamaged one of this step stays as it is, unless ``replace`` says otherwise.  Older ones go only after the
-        new one is committed.  Raises OSError when the disk is full, in which case nothing undamaged that was there
-        before has changed.
+        Older ones go only after the new one is committed.  Raises OSError when the disk is full, in which case
+        nothing that was there before has changed.
         """
         final = self._folder_of(step)
         if final.exists():
-            try:
+            with suppress(CheckpointError):
                 verify(final)
-                if not replace:
-                    return final
-            except CheckpointError:
-                _remove(final)
+                return final
+            _remove(final)
         self.folder.mkdir(parents=True, exist_ok=True)
         for rest in self.folder.glob("*.part"):  # of a process that was killed
             shutil.rmtree(rest, ignore_errors=True)
-        part = final.with_name(final.name + ".new.part")
+        part = final.with_name(final.name + ".part")
         part.mkdir()
         try:
             hashes = {}
@@ -74,8 +65,6 @@ class Checkpoints:
             hashes["training.pt"] = _write(part / "training.pt", stream.getbuffer())
             _write(part / _COMMIT, _commit(step, hashes).encode())
             _flush(part)
-            if final.exists():
-                _remove(final)
             os.rename(part, final)
             _flush(self.folder)
         finally:

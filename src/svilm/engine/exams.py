@@ -53,7 +53,7 @@ class Best:
     def _keep(self, step: int, value: float) -> None:
         weights = {"model": self._model.state_dict(), "task": self._task.state_dict()}
         try:
-            self._checkpoints.save(step, weights, {"value": value}, replace=True)
+            self._checkpoints.save(step, weights, {"value": value})
         except OSError as error:
             warnings.warn(
                 f"the weights of step {step}, the best so far, not kept: {error}; training goes on", stacklevel=3

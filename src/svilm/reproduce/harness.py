@@ -1,12 +1,13 @@
 """Run what stands behind a table of the paper, as far as the data is there, and print it beside ours."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from svilm.config import ConfigError, override, settings
+from svilm.config import ConfigError, named_manifests, override, settings
 from svilm.recipes import recipe
 from svilm.reproduce.sources import REAL, WORLD, Sources, manifest_of
 from svilm.reproduce.steps import STEPS, Step
@@ -14,6 +15,8 @@ from svilm.reproduce.tables import Row, Settings, Table
 from svilm.run import Run, differences, execute, load_run
 
 Cell = tuple[str, str]
+NEUTRAL = ("device", "timeout_minutes", "data.workers", "training.log_every", "training.save_every")
+"""Settings that change no score."""
 
 
 @dataclass
@@ -107,15 +110,20 @@ class Workshop:
         scores = finished(place)
         if scores is None:
             return None
-        stored, wanted = load_run(place), step.tiny if self.world else step.recipe
-        start = self.start if step.start else ""
-        changed = differences(stored, override(stored, [*([f"start.model={start}"] if start else []), *self.settings]))
-        if stored.recipe != wanted:
-            changed.insert(0, f"recipe: {stored.recipe!r} there, {wanted!r} now")
-        if step.start and not start:
-            own = self.place(STEPS[step.start])
-            if Path(stored.start.model).name != own.name:  # the folder may have been moved since
-                changed.append(f"start.model: {stored.start.model!r} there, {str(own)!r} now")
+        stored = load_run(place)
+        wanted = override(recipe(step.tiny if self.world else step.recipe), list(self.settings))
+        changed = [] if stored.recipe == wanted.recipe else [f"recipe: {stored.recipe!r} there, {wanted.recipe!r} now"]
+        asked = {setting.partition("=")[0] for setting in self.settings}
+        known = {name for name, _ in named_manifests(stored)} | {"recipe", "start.model", *NEUTRAL}
+        changed += [
+            f"{name}: {before!r} there, {now!r} now"
+            for name, before, now in differences(stored, wanted)
+            # the shape of the model follows from what it started from and its word pieces
+            if name not in known and (name in asked or not name.startswith("model."))
+        ]
+        start = self.start or (str(self.place(STEPS[step.start])) if step.start else "")
+        if step.start and _name_of(stored.start.model, self.start) != _name_of(start, self.start):
+            changed.append(f"start.model: {stored.start.model!r} there, {start!r} now")
         if changed:
             raise ConfigError(
                 f"{place} holds a finished run with other settings ({'; '.join(changed[:5])}); choose another --to, or "
@@ -143,6 +151,11 @@ class Workshop:
         )
         start = f" from {run.start.model}" if run.start.model else ""
         return f"{step.name}: recipe {run.recipe}{start}, seed {run.seed}, {sampling.num_frames} frames; {counts}"
+
+
+def _name_of(model: str, given: str) -> str:
+    """A model by its absolute path, or, where none was given, by its name: a folder of runs may have been moved."""
+    return os.path.abspath(model) if given else Path(model).name
 
 
 def finished(place: Path) -> dict[str, float] | None:

@@ -103,7 +103,7 @@ def manifest_of(name: str, sources: Sources, root: Path, to: Path) -> Path:
     path = to / f"{name}.jsonl"
     if path.is_file():
         videos = Manifest(path).root
-        if not videos.resolve().is_relative_to(root.resolve()):
+        if not (videos.is_relative_to(root.absolute()) or videos.resolve().is_relative_to(root.resolve())):
             raise PrepareError(f"{path} is of the videos in {videos}, not of those in {root}; choose another --to")
         return path
     source = sources[name]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from svilm.data.manifest import Manifest
+from svilm.data.manifest import Manifest, ManifestError
 from svilm.data.prepare import common
 from svilm.data.prepare.common import Clip, Listing, PrepareError, Refusal, prepare, unique
 
@@ -173,7 +173,7 @@ def test_nothing_but_an_earlier_manifest_is_replaced(names: Names, tmp_path: Pat
     to.write_text(rows)
     with pytest.raises(PrepareError, match=r"m\.jsonl is the list of clips itself and would be replaced"):
         prepare(replace(listing([clip("a")]), path=to), to=to, **how)
-    with pytest.raises(PrepareError, match=r"m\.jsonl is there and no manifest; write to another file"):
+    with pytest.raises(ManifestError, match=r"m\.jsonl is there and no manifest; write to another file"):
         prepare(listing([clip("a")]), to=to, **how)
     assert to.read_text() == rows
     to.write_text("")

@@ -146,7 +146,7 @@ def test_damaged_shards_are_named(tmp_path: Path) -> None:
     (tmp_path / "s" / "1.tar").write_bytes(data[:2048])
     assert captions_of(tmp_path / "s") == ["a cat", "a dog", "a man", "a cat", "no shard"]
     assert (
-        "1 shards have no mark at their end and may have been cut short: 1.tar"
+        "1 shards do not end as tars usually do and may have been cut short: 1.tar"
         in webdataset.listing(tmp_path / "s").notes
     )
 

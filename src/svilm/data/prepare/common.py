@@ -19,7 +19,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from svilm.data.ends import cut_end
-from svilm.data.manifest import Entry, Header, LabelledBox, Manifest, ManifestError, Segment, write_manifest
+from svilm.data.manifest import Entry, Header, LabelledBox, Segment, refuse_to_replace, write_manifest
 from svilm.data.nouns import Phrases, extractor_name, noun_phrases
 from svilm.data.prepare import Check, Split
 from svilm.data.prepare.accounts import EXAMPLES, Kind, Lost, Summary, Tally
@@ -113,13 +113,16 @@ def prepare(
     ``videos`` is searched for the files, which are looked into as ``check`` says ("none", "index": list the
     frames and decode the first, "full": decode all).  ``workers`` processes share the work, 0 uses this one.
     ``allow_missing`` lets a test split shrink in the open: the header keeps the official count and names what
-    was struck.  Raises PrepareError when ``to`` is there and no manifest, annotations cannot be read, a video is longer
-    than the listing says, no clip is left, or a test split would shrink; ValueError for an unknown extractor.
+    was struck.  Raises ManifestError when ``to`` is there and no manifest; PrepareError when it is the list itself,
+    annotations cannot be read, a video is longer than the listing says, no clip is left, or a test split would
+    shrink; ValueError for an unknown extractor.
     """
     to, name = Path(to), extractor_name(extractor)
     if to.is_dir():
         raise PrepareError(f"{to} is a folder; give the manifest a file name")
-    _refuse_to_replace(to, listing)
+    if listing.path.is_file() and to.is_file() and to.samefile(listing.path):
+        raise PrepareError(f"{to} is the list of clips itself and would be replaced; write to another file")
+    refuse_to_replace(to)
     folder = VideoFolder(Path(videos))
     reading = tqdm(_judged(listing, folder, {}), desc="reading annotations", unit="clip")
     files = {outcome.file for outcome in reading if isinstance(outcome, _Kept)}
@@ -163,22 +166,6 @@ def prepare(
         extractor=name if listing.nouns else "",
         notes=(*listing.notes, *_notes(listing, account, verdicts, folder)),
     )
-
-
-def _refuse_to_replace(to: Path, listing: Listing) -> None:
-    """Raise PrepareError where the manifest would be written over something else than an earlier one."""
-    if not to.is_file() or to.stat().st_size == 0:
-        return
-    if listing.path.is_file() and to.samefile(listing.path):
-        raise PrepareError(
-            f"{to} is the list of clips itself and would be replaced; write the manifest to another file"
-        )
-    try:
-        Manifest(to)
-    except ManifestError:
-        raise PrepareError(
-            f"{to} is there and no manifest; write to another file, or remove it if it is of no use"
-        ) from None
 
 
 @dataclass(frozen=True)

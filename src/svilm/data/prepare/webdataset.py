@@ -23,7 +23,7 @@ from svilm.data.shards import (
     SUFFIX,
     Member,
     ShardError,
-    has_end,
+    ends_as_usual,
     members,
     read_index,
     sample_key,
@@ -65,7 +65,7 @@ def _index_all(shards: list[Path]) -> tuple[frozenset[Path], tuple[str, ...]]:
     for shard in tqdm(shards, desc="reading headers", unit="shard"):
         try:
             found = scan(os.path.abspath(shard))
-            if not has_end(shard):
+            if not ends_as_usual(shard):
                 endless.append(shard)
             if sorted(read_index(shard) or ()) != sorted(found):
                 write_index(shard, found)
@@ -75,7 +75,9 @@ def _index_all(shards: list[Path]) -> tuple[frozenset[Path], tuple[str, ...]]:
     if lacking:
         notes.append(f"{len(lacking)} shards have no index beside them: each process will read their headers again")
     if endless:
-        notes.append(f"{len(endless)} shards have no mark at their end and may have been cut short: {_few(endless)}")
+        notes.append(
+            f"{len(endless)} shards do not end as tars usually do and may have been cut short: {_few(endless)}"
+        )
     return frozenset(lacking), tuple(notes)
 
 
