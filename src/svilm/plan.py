@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from svilm.data.loader import batch_bytes, batches_ahead
 from svilm.data.manifest import Manifest
 from svilm.models.dual import DualEncoder
 from svilm.run import Run, total_steps
@@ -105,7 +106,11 @@ def describe_plan(run: Run, folder: Path, ranks: tuple[int, ...] = (1, 8, 32)) -
         local = run.data.batch // count
         part = min(run.training.micro_batch or local, local)
         need = (p.state_bytes + part * p.activation_bytes) / 2**30
-        lines.append(f"  {count:3} GPUs: {local} clips each, {part} at a time: about {need:.0f} GiB")
+        ahead = batches_ahead(run.data, count) * run.data.workers * batch_bytes(run.data, count) / 2**30
+        lines.append(
+            f"  {count:3} GPUs: {local} clips each, {part} at a time: about {need:.0f} GiB; "
+            f"main memory for the frames of {run.data.workers} workers: {ahead:.1f} GiB for each GPU"
+        )
     arguments = f"train {run.recipe} --data TRAIN.jsonl --test TEST.jsonl --to {folder}"
     lines += [
         "",

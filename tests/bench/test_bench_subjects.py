@@ -19,7 +19,7 @@ from svilm.bench.encoder import (
     without_grouping,
 )
 from svilm.bench.frame import CPU, How, Row
-from svilm.bench.gpu import on_device
+from svilm.bench.gpu import as_trained, on_device
 from svilm.bench.gpu import rows as gpu_rows
 from svilm.bench.material import film, material, noise_batch, training_step
 from svilm.bench.pictures import bars, curves, save
@@ -255,9 +255,10 @@ def test_gpu_rows_run_anywhere():
     peak = found["GPU: training, activation checkpointing off, against the peak"]
     percent = found["GPU: training, activation checkpointing off, of the peak; the peer is the goal"]
     assert percent.ours == pytest.approx(100 * peak.ratio) and percent.peer == 50
-    hours = found["GPU: training on 33 million clips"].ours
-    best = max(row.ours for name, row in found.items() if name.endswith("against the peak"))
-    assert hours == pytest.approx(33e6 / best / 3600)
+    small = override(recipe("tiny"), ["data.batch=32", "training.micro_batch=2"])
+    speed, hours = checked(list(as_trained(small, CPU, HOW)))
+    assert "4 clips as the recipe `tiny` takes them on one of 8 GPUs" in speed.name and "2 at a time" in speed.note
+    assert hours.ours == pytest.approx(33e6 / speed.ours / 3600)
     if not torch.cuda.is_available():
         (row,) = gpu_rows(HOW)
         assert row.note == "not measured: no CUDA GPU"
@@ -275,6 +276,9 @@ def test_memory_that_does_not_suffice_ends_the_search_for_a_larger_batch(monkeyp
     found = gpu.speeds(recipe("tiny"), CPU, (1, 2, 4, 8), HOW)
     assert [each.clips for each in found] == [1, 2]
     assert gpu.speeds(recipe("tiny"), CPU, (4,), HOW) == []
+    rows = [*gpu.what_each_brings(recipe("tiny"), CPU, 4, HOW), *gpu.as_trained(recipe("tiny"), CPU, HOW)]
+    assert [row.note.partition(": ")[2] for row in rows] == ["it does not fit into the memory", "", rows[2].note[14:]]
+    assert [row.ours is None for row in rows] == [True, False, True]
 
 
 @pytest.mark.compile

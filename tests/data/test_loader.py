@@ -7,7 +7,17 @@ from torch.utils.data._utils.pin_memory import pin_memory
 from svilm.data.augment import CutPaste
 from svilm.data.decode import index_video
 from svilm.data.language import Language, Tokenizer
-from svilm.data.loader import Clips, Data, Items, Key, Order, evaluation_clips, training_batches
+from svilm.data.loader import (
+    Clips,
+    Data,
+    Items,
+    Key,
+    Order,
+    batch_bytes,
+    batches_ahead,
+    evaluation_clips,
+    training_batches,
+)
 from svilm.data.manifest import Entry, Header, LabelledBox, Manifest, ManifestError, write_manifest
 from svilm.data.sample import Clip, Sampling, Views, load_clip
 
@@ -128,6 +138,20 @@ def test_batches_are_pinned_whole(manifest, tokenizer, monkeypatch):
     assert same(pin_memory(batch), batch)  # as the DataLoader does it
     fields = [value for value in vars(batch).values() if isinstance(value, torch.Tensor)]
     assert len(pinned) == len(fields) + 2  # and the two of cut-and-paste
+
+
+def test_no_more_frames_are_read_ahead_than_fit():
+    paper = Data(batch=1024, workers=12)
+    assert batch_bytes(paper, 8) == 128 * 32 * 224 * 224 * 3
+    assert [batches_ahead(paper, ranks) for ranks in (1, 8, 32)] == [1, 1, 2]
+    assert batches_ahead(Data(batch=64, workers=1, sampling=Sampling(num_frames=8, size=64)), 1) == 4
+
+
+def test_a_batch_for_evaluation_is_handed_over_as_two_tensors(manifest):
+    clips = evaluation_clips(manifest, Sampling(num_frames=4, size=16), batch=5, workers=0)
+    handed = next(iter(clips._loader))
+    assert sum(isinstance(part, torch.Tensor) for part in handed) == 2
+    assert len(clips) == -(-len(manifest) // 5) and [len(some) for some in clips][0] == 5
 
 
 def test_an_order_that_cannot_work_is_refused(monkeypatch):

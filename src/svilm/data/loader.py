@@ -6,7 +6,7 @@ state of the loader is one number, the step.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +29,8 @@ from svilm.runtime import derive_seed, rank, world_size
 from svilm.types import Batch, Paste
 
 _SIDES = re.compile(r"\b(left|right|leftwards?|rightwards?|(?:anti|counter)?-?clockwise)\b", re.IGNORECASE)
+BYTES_AHEAD = 4 << 30
+"""Of frames that the workers of a rank have ready, where that is more than one batch of each."""
 _CANDIDATES = 8  # how many other clips may stand in for an unreadable one before training stops
 
 
@@ -271,10 +273,20 @@ def training_batches(
         batch_sampler=Order(len(items), data.batch, seed, start, stop),
         collate_fn=Collate(tokenizer, data, seed),
         num_workers=data.workers,
-        prefetch_factor=4 if data.workers else None,
+        prefetch_factor=batches_ahead(data, world_size()) if data.workers else None,
         pin_memory=pin,
     )
     return loader
+
+
+def batch_bytes(data: Data, ranks: int) -> int:
+    """Bytes of the frames of one batch of one rank."""
+    return data.batch // ranks * data.sampling.num_frames * data.sampling.size**2 * 3
+
+
+def batches_ahead(data: Data, ranks: int) -> int:
+    """Batches that each worker has ready: four, or as many as fit into BYTES_AHEAD with those of the others, or one."""
+    return max(1, min(4, BYTES_AHEAD // max(1, data.workers * batch_bytes(data, ranks))))
 
 
 @dataclass(frozen=True)
@@ -286,6 +298,26 @@ class StillClip:
     seconds: Float[Tensor, " frames"]
     box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
     """The part of the upright picture that is seen: x0, y0, x1, y1 in [0, 1]."""
+
+
+class EvaluationClips:
+    """Lists of clips as `evaluation_clips` delivers them, decoded ahead; ``len()`` is their number."""
+
+    def __init__(self, loader: "DataLoader[Any]") -> None:
+        self._loader = loader
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[list[StillClip]]:
+        for entries, frames, seconds, boxes in self._loader:
+            yield [StillClip(*each) for each in zip(entries, frames, seconds, boxes, strict=True)]
+
+
+def _stacked(clips: Sequence[StillClip]) -> tuple[list[Entry], Tensor, Tensor, list[tuple[float, ...]]]:
+    """Two tensors for all clips: each that a worker hands over takes a file descriptor, and often 1,024 are allowed."""
+    frames, seconds = (torch.stack([getattr(clip, name) for clip in clips]) for name in ("frames", "seconds"))
+    return [clip.entry for clip in clips], frames, seconds, [clip.box for clip in clips]
 
 
 class _Stills(Dataset[StillClip]):
@@ -324,18 +356,17 @@ def evaluation_clips(
     workers: int,
     indices: Sequence[int] | None = None,
     views: Sequence[View] = (MIDDLE,),
-) -> DataLoader[list[StillClip]]:
+) -> EvaluationClips:
     """Lists of at most ``batch`` clips in manifest order, or just those at ``indices``; of each entry all ``views``.
 
     An unreadable clip raises DecodeError: a benchmark number never silently leaves one out.
     """
-    same: Callable[[list[StillClip]], list[StillClip]] = list
     entries = range(len(manifest)) if indices is None else indices
     loader: DataLoader[Any] = Readers(
         _Stills(manifest, sampling, views),
         batch_size=batch,
         sampler=[entry * len(views) + view for entry in entries for view in range(len(views))],
-        collate_fn=same,
+        collate_fn=_stacked,
         num_workers=workers,
     )
-    return loader
+    return EvaluationClips(loader)

@@ -78,7 +78,7 @@ class RegionBranch(nn.Module):
         weight = self.patch.weight
         x = self.patch((patches.to(weight.dtype) - 127.5) / 127.5) + self._positions(rows, columns)
         x = x.flatten(0, 1)
-        near = neighbours(rows, columns, self.config.radius).to(x.device)
+        near = neighbours(rows, columns, self.config.radius, x.device)
         for block in self.blocks:
             x = block(x, near)
         x = self.norm(x)
@@ -97,9 +97,12 @@ class RegionBranch(nn.Module):
         return table.flatten(0, 1)
 
 
-def neighbours(rows: int, columns: int, radius: int) -> Bool[Tensor, "places places"]:
+def neighbours(
+    rows: int, columns: int, radius: int, device: torch.device | None = None
+) -> Bool[Tensor, "places places"]:
     """Which places of a grid are at most ``radius`` rows and columns apart, row by row; each is its own neighbour."""
-    row, column = torch.arange(rows).repeat_interleave(columns), torch.arange(columns).repeat(rows)
+    row = torch.arange(rows, device=device).repeat_interleave(columns)
+    column = torch.arange(columns, device=device).repeat(rows)
     return ((row[:, None] - row).abs() <= radius) & ((column[:, None] - column).abs() <= radius)
 
 

@@ -180,7 +180,7 @@ def recall_at_10(model: DualEncoder, manifest: Manifest, reader: Reader) -> floa
 
 
 def _embedding(clip: StillClip, features: VideoFeatures, row: int) -> np.ndarray:
-    vector: np.ndarray = features.embedding[row].double().cpu().numpy()
+    vector: np.ndarray = features.embedding[row].cpu().double().numpy()
     return vector
 
 

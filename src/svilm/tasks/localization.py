@@ -207,7 +207,7 @@ class LocalizationTask(Task):
         """What the classifier says of the mean feature of each segment, which is in seconds."""
         assert self.classifier is not None
         means = torch.from_numpy(mean_features(snippets, segments)).to(self.classifier.matrix.device)
-        chances: np.ndarray = self.classifier(means).double().cpu().numpy()
+        chances: np.ndarray = self.classifier(means).cpu().double().numpy()
         return chances
 
     @property
