@@ -335,3 +335,11 @@ def test_an_open_manifest_takes_eight_bytes_for_a_line(tmp_path: Path, monkeypat
     for number in (0, 1, 517, 518, 9_999, -1):
         assert manifest[number].id == lines[number]["id"]
     assert [entry.id for entry in manifest] == [line["id"] for line in lines]
+
+
+def test_what_is_no_manifest_is_told_how_to_become_one(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("video,caption\na.mp4,a dog\n")
+    with pytest.raises(ManifestError, match=r"line 1 is not JSON .*; it is no manifest; make one with `svilm prep"):
+        Manifest(tmp_path / "x.csv")
+    with pytest.raises(ManifestError, match=r"is a folder, no manifest; .*`svilm prepare folder .* --to FILE\.jsonl`"):
+        Manifest(tmp_path)

@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -35,12 +36,17 @@ __all__ = [
     "merge_manifests",
     "read_row",
     "refuse_to_replace",
+    "refuse_unwritable",
     "verified",
     "write_manifest",
 ]
 
 VERSION = 1
 _PIECE = 1 << 24  # bytes of a manifest that are looked through at a time
+_NO_MANIFEST = (
+    "it is no manifest; make one with `svilm prepare folder` from a folder of videos, or from a dataset's list with "
+    "the command of that dataset (`svilm prepare --help`)"
+)
 _NO_CAPTIONS = re.compile(rb'"captions"\s*:\s*\[\s*\]')
 
 
@@ -79,6 +85,11 @@ class Manifest:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        if self.path.is_dir():
+            raise ManifestError(
+                f"{self.path} is a folder, no manifest; give a manifest in it, or make one of the videos in it with "
+                f"`svilm prepare folder {self.path} --to FILE.jsonl`"
+            )
         if not self.path.is_file():
             raise ManifestError(f"{self.path}: no such manifest; make one with `svilm prepare`")
         size = self.path.stat().st_size
@@ -172,7 +183,8 @@ class Manifest:
         try:
             data = parse(text.decode("utf-8"))
         except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, a number of 5,000 digits, nested too deep
-            raise ManifestError(f"{self.path}: line {number + 1} is not JSON ({error})") from None
+            remedy = "prepare it again" if number else _NO_MANIFEST
+            raise ManifestError(f"{self.path}: line {number + 1} is not JSON ({error}); {remedy}") from None
         if not isinstance(data, dict):
             raise ManifestError(f"{self.path}: line {number + 1} is not a JSON object")
         return data
@@ -219,6 +231,22 @@ def read_row(row: dict[str, Any], path: Path, number: int) -> Entry:
     return entry
 
 
+def refuse_unwritable(path: Path) -> None:
+    """Raises ManifestError where no file can be written to ``path``; tried out, and nothing of it is left."""
+    place = Path(os.path.abspath(path)).parent
+    while not os.path.lexists(place):
+        place = place.parent
+    if not os.path.isdir(place):
+        what = "a file" if os.path.exists(place) else "a link to nothing"
+        raise ManifestError(f"cannot write {path}: {place} is {what}, not a folder; choose another --to")
+    try:
+        with TemporaryFile(dir=place):  # rights and mode bits do not tell of network and read-only file systems
+            pass
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise ManifestError(f"cannot write {path} ({reason}); choose another --to") from None
+
+
 def refuse_to_replace(path: Path) -> None:
     """Raises ManifestError where a manifest would be written over a file that is none, be it whole or not."""
     if path.is_file() and path.stat().st_size:
@@ -233,7 +261,8 @@ def merge_manifests(paths: Sequence[Path], to: Path) -> int:
     """Write the entries of several manifests as one, and return their number.
 
     Videos are named from the folder that is common to all roots; an id met before gets its source in front.
-    Raises ManifestError for fewer than two manifests, one given twice or as ``to``, and splits or classes that differ.
+    Raises ManifestError for fewer than two manifests, one given twice or as ``to``, a ``to`` that cannot be written,
+    and splits or classes that differ.
     """
     if len(paths) < 2:
         raise ManifestError(f"{' '.join(map(str, paths)) or 'nothing'} to join; give two manifests or more")
@@ -243,6 +272,7 @@ def merge_manifests(paths: Sequence[Path], to: Path) -> int:
             raise ManifestError(f"{paths[number]} is to be joined twice; give each manifest once")
         if place == to.resolve():
             raise ManifestError(f"{to} is one of the manifests to join; write to another file")
+    refuse_unwritable(to)
     parts = [Manifest(path) for path in paths]
     for part in parts[1:]:
         _refuse_difference(parts[0], part)

@@ -127,7 +127,7 @@ def test_a_test_split_does_not_shrink_in_silence(names: Names, tmp_path: Path, s
 
 
 def test_a_long_list_of_losses_is_cut(names: Names, tmp_path: Path) -> None:
-    rows = [clip(f"v{k}") for k in range(50)]
+    rows = [clip("a"), *(clip(f"v{k}") for k in range(50))]
     with pytest.raises(PrepareError) as error:
         prepare(listing(rows, split="test"), to=tmp_path / "m.jsonl", videos=names("a.mp4"), check="none")
     assert "v19" in str(error.value) and "v20" not in str(error.value) and "and 30 more" in str(error.value)
@@ -164,6 +164,34 @@ def test_videos_that_are_longer_than_those_of_the_list(video: Callable[..., Path
 def test_the_manifest_is_no_folder(names: Names, tmp_path: Path) -> None:
     with pytest.raises(PrepareError, match="is a folder; give the manifest a file name"):
         prepare(listing([clip("a")]), to=tmp_path, videos=names("a.mp4"))
+
+
+def test_where_nothing_can_be_written_is_found_out_before_the_videos(
+    names: Names, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos, to = names("a.mp4"), tmp_path / "new" / "far" / "m.jsonl"
+    monkeypatch.setattr(common, "VideoFolder", lambda _: pytest.fail("looked through the videos first"))
+    (tmp_path / "file").touch()
+    with pytest.raises(ManifestError, match=r"cannot write .*file/x/m\.jsonl: .*file is a file, not a folder; choose"):
+        prepare(listing([clip("a")]), to=tmp_path / "file" / "x" / "m.jsonl", videos=videos)
+
+    def refuse(dir: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(dir))
+
+    monkeypatch.setattr("svilm.data.manifest.TemporaryFile", refuse)  # mode bits do not stop an administrator
+    with pytest.raises(ManifestError, match=r"cannot write .*m\.jsonl \(permission denied\); choose another --to"):
+        prepare(listing([clip("a")]), to=to, videos=videos)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_split_of_which_nothing_is_there_is_told_in_one_line(names: Names, tmp_path: Path) -> None:
+    found = listing([clip(f"gone{k}", place=f"line {k}") for k in range(30)], split="test")
+    with pytest.raises(PrepareError) as error:
+        prepare(found, to=tmp_path / "m.jsonl", videos=names("a.mp4"), check="none")
+    text = str(error.value)
+    assert "none of 30 rows can be used (30 x video not found: line 0 (gone0))" in text
+    assert "1 videos; --videos names another folder" in text
+    assert "\n" not in text and "--allow-missing" not in text
 
 
 def test_nothing_but_an_earlier_manifest_is_replaced(names: Names, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from svilm.data.prepare import jsons
-from svilm.data.prepare.jsons import json_items, json_rows, load_json
+from svilm.data.prepare.jsons import json_items, json_objects, json_rows, load_json
 from svilm.data.prepare.tables import PrepareError, Refusal, Row
 
 Text = Callable[[str, str | bytes], Path]
@@ -50,6 +50,13 @@ def test_missing_file(tmp_path: Path) -> None:
         list(json_items(tmp_path / "x.json"))
     with pytest.raises(PrepareError, match="no such file"):
         load_json(tmp_path / "x.json")
+
+
+def test_a_folder_is_no_file_that_is_missing(text: Text) -> None:
+    folder = text("val.jsonl", "{}").parent
+    for read in (load_json, lambda path: list(json_objects(path)), lambda path: list(json_items(path))):
+        with pytest.raises(PrepareError, match=r"is a folder; give one annotation file, such as val\.jsonl in it"):
+            read(folder)
 
 
 def test_an_early_mistake_is_found_without_reading_on(text: Text, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,6 +98,27 @@ def test_missing_file(tmp_path: Path) -> None:
         open_table(tmp_path / "x.csv", {"video": ()})
 
 
+def test_a_folder_is_called_one_and_its_files_are_named(text: Text) -> None:
+    folder = text("val.jsonl", "{}").parent
+    (folder / "clip.mp4").touch()
+    with pytest.raises(PrepareError, match=r"is a folder; give one annotation file, such as val\.jsonl in it$"):
+        open_table(folder, {"video": ()})
+    (folder / "val.jsonl").unlink()
+    with pytest.raises(PrepareError, match=r"is a folder; give one annotation file$"):
+        open_table(folder, {"video": ()})
+
+
+def test_lines_that_end_in_cr_alone(text: Text) -> None:
+    with pytest.raises(PrepareError, match=r"x\.csv: its lines end in CR alone, .*; save it with the line ends LF"):
+        open_table(text("x.csv", "video,caption\ra.mp4,a dog\r"), {"video": (), "caption": ()})
+    assert read(text("y.csv", 'a,"b\rc"\nd,e\r'))[0] == [["a", "b\rc"], ["d", "e"]]
+
+
+def test_a_header_that_is_not_printable_is_quoted_once(text: Text) -> None:
+    with pytest.raises(PrepareError, match=r"reads 'a,b\\x07'; needed: video"):
+        open_table(text("x.csv", "a,b\x07\n"), {"video": ()})
+
+
 WORDS = st.text(st.characters(exclude_characters="\x00\r\n", exclude_categories=["Cs"]), max_size=20)
 ROWS = st.lists(st.tuples(st.text("ab", min_size=1, max_size=3), WORDS), min_size=1, max_size=8)
 

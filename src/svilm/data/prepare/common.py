@@ -19,7 +19,15 @@ from pathlib import Path
 from tqdm import tqdm
 
 from svilm.data.ends import cut_end
-from svilm.data.manifest import Entry, Header, LabelledBox, Segment, refuse_to_replace, write_manifest
+from svilm.data.manifest import (
+    Entry,
+    Header,
+    LabelledBox,
+    Segment,
+    refuse_to_replace,
+    refuse_unwritable,
+    write_manifest,
+)
 from svilm.data.nouns import Phrases, extractor_name, noun_phrases
 from svilm.data.prepare import Check, Split
 from svilm.data.prepare.accounts import EXAMPLES, Kind, Lost, Summary, Tally
@@ -113,11 +121,12 @@ def prepare(
     ``videos`` is searched for the files, which are looked into as ``check`` says ("none", "index": list the
     frames and decode the first, "full": decode all).  ``workers`` processes share the work, 0 uses this one.
     ``allow_missing`` lets a test split shrink in the open: the header keeps the official count and names what
-    was struck.  Raises ManifestError when ``to`` is there and no manifest; PrepareError when it is the list itself,
-    annotations cannot be read, a video is longer than the listing says, no clip is left, or a test split would
-    shrink; ValueError for an unknown extractor.
+    was struck.  Raises ManifestError when ``to`` cannot be written, or is there and no manifest; PrepareError when it
+    is the list itself, annotations cannot be read, a video is longer than the listing says, no clip is left, or a test
+    split would shrink; ValueError for an unknown extractor.
     """
     to, name = Path(to), extractor_name(extractor)
+    refuse_unwritable(to)
     if to.is_dir():
         raise PrepareError(f"{to} is a folder; give the manifest a file name")
     if listing.path.is_file() and to.is_file() and to.samefile(listing.path):
@@ -132,10 +141,10 @@ def prepare(
     account = _Account()
     for outcome in _judged(listing, folder, verdicts):
         account.add(outcome, keep=listing.split != "train")
+    if account.kept == 0:  # before what is said of a split that shrinks: --allow-missing is no way out here
+        raise PrepareError(_nothing_left(listing, account, folder))
     if account.struck and not allow_missing:
         raise PrepareError(_shrunken(listing, account, folder))
-    if account.kept == 0:
-        raise PrepareError(_nothing_left(listing, account, folder))
 
     header = Header(
         source=listing.source,
@@ -348,5 +357,5 @@ def _nothing_left(listing: Listing, account: _Account, folder: VideoFolder) -> s
     if account.rows == 0:
         return f"{listing.path}: no " + ("videos" if listing.path.is_dir() else "rows")
     reasons = (f"{tally.count} x {reason}: {tally.examples[0]}" for (_, reason), tally in account.losses.items())
-    where = "; ".join((_looked_in(folder), *_unseen(folder)))
+    where = "; ".join((_looked_in(folder), *(f"note: {note}" for note in listing.notes), *_unseen(folder)))
     return f"{listing.path}: none of {account.rows} rows can be used ({'; '.join(reasons)}); {where}"

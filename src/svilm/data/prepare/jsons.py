@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from svilm.data.prepare.tables import PrepareError, Refusal, Row, lines, shortened
+from svilm.data.prepare.tables import PrepareError, Refusal, Row, existing, lines, shortened
 from svilm.data.strict import DECODER, NotStrict, parse
 
 PIECE = 1 << 20
@@ -38,9 +38,7 @@ def json_rows(path: Path) -> Iterator[Row | Refusal]:
 
 def json_objects(path: Path) -> Iterator[Row | Refusal]:
     """The objects of a file that is one JSON list or JSON Lines, whichever it is; any other value is refused."""
-    if not path.is_file():
-        raise PrepareError(f"{path}: no such file")
-    with open(path, "rb") as file:
+    with open(existing(path), "rb") as file:
         is_list = file.read(1024).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
     if not is_list:
         yield from json_rows(path)
@@ -77,8 +75,7 @@ def json_items(path: Path) -> Iterator[tuple[str, Any]]:
 @contextmanager
 def _opened(path: Path) -> Iterator[TextIO]:
     """The file, with everything that may be wrong about it told as a PrepareError."""
-    if not path.is_file():
-        raise PrepareError(f"{path}: no such file")
+    existing(path)
     try:
         with open(path, encoding="utf-8-sig") as file:
             yield file

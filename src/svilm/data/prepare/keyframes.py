@@ -23,6 +23,7 @@ from svilm.data.prepare.tables import (
     Refusal,
     Row,
     convert,
+    existing,
     file_name,
     lines,
     seconds,
@@ -100,8 +101,7 @@ def read_person_boxes(path: Path, wanted: Container[Keyframe]) -> PersonBoxes:
 
     Raises PrepareError for a file that is missing or of neither form.
     """
-    if not path.is_file():
-        raise PrepareError(f"{path}: no such file")
+    existing(path)
     boxes = PersonBoxes()
     read = _read_pickle if path.suffix in (".pkl", ".pickle") else _read_csv
     for key, values, score, labels in read(path, boxes.left_out):

@@ -14,7 +14,7 @@ from typing import Annotated
 from svilm.data.class_names import readable
 from svilm.data.prepare import Split
 from svilm.data.prepare.common import Clip, Listing, PrepareError, Refusal
-from svilm.data.prepare.tables import BadRow, Row, convert, file_name, open_table, plain_lines, shortened
+from svilm.data.prepare.tables import BadRow, Row, convert, existing, file_name, open_table, plain_lines, shortened
 
 
 def listing(
@@ -41,8 +41,7 @@ def labelled(
     published: int | None = None,
 ) -> Listing:
     """A list of "path label" as part of a named benchmark; ``listing`` tells the rest."""
-    if not path.is_file():
-        raise PrepareError(f"{path}: no such file")
+    existing(path)
     classes = read_classes(Path(labels) if labels else _labels_beside(path))
     return Listing(
         source,

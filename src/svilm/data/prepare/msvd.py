@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 from svilm.data.prepare import Split
 from svilm.data.prepare.common import Clip, Listing, PrepareError, Refusal
 from svilm.data.prepare.jsons import load_json
-from svilm.data.prepare.tables import BadRow, Row, convert, file_name, one_line, plain_lines, shortened
+from svilm.data.prepare.tables import BadRow, Row, convert, existing, file_name, one_line, plain_lines, shortened
 
 VIDEOS: Mapping[Split, int] = {"train": 1200, "val": 100, "test": 670}
 CAPTIONS = ("raw-captions.pkl", "captions.json", "AllVideoDescriptions.txt")
@@ -106,9 +106,7 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def _plain_pickle(path: Path) -> Any:
-    if not path.is_file():
-        raise PrepareError(f"{path}: no such file")
-    with open(path, "rb") as file:
+    with open(existing(path), "rb") as file:
         try:
             return _PlainUnpickler(file, encoding="utf-8").load()
         except Exception as error:  # noqa: BLE001  # a damaged pickle can raise nearly anything

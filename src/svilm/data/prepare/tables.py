@@ -22,6 +22,10 @@ MAX_JOINED = 20
 """Lines that one quoted field may span."""
 MAX_SECONDS = 10 * 24 * 3600.0
 DELIMITERS = ",;\t|"
+LISTS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".pkl", ".pickle")
+"""Endings of annotation files."""
+LISTED = 5
+"""Files of a folder that are named in a message."""
 
 Aliases = Mapping[str, Sequence[str]]
 """Names under which a column may also be found."""
@@ -155,21 +159,35 @@ def split_in_name(path: Path) -> Split:
 # Lines
 
 
+def existing(path: Path) -> Path:
+    """The path of a file that is there.  Raises PrepareError for a folder, with files in it that may be meant."""
+    if path.is_dir():
+        inside = sorted(file.name for file in path.iterdir() if file.suffix.lower() in LISTS)
+        such = f", such as {' or '.join(inside[:LISTED])} in it" if inside else ""
+        raise PrepareError(f"{path}: is a folder; give one annotation file{such}")
+    if not path.is_file():
+        raise PrepareError(f"{path}: no such file")
+    return path
+
+
 def lines(path: Path) -> Iterator[tuple[int, str] | Refusal]:
     """Number and text of each line that is not blank; only "\\n" and "\\r\\n" end a line.
 
-    Raises PrepareError for a file that is not there or empty.
+    Raises PrepareError for a file that is not there or empty, and for one whose lines end in "\\r" alone.
     """
-    if not path.is_file():
-        raise PrepareError(f"{path}: no such file")
     empty = True
-    with open(path, "rb") as file:
+    with open(existing(path), "rb") as file:
         number, cut = 0, False
         for piece in iter(lambda: file.readline(MAX_LINE), b""):
             rest_of_line, cut = cut, not piece.endswith(b"\n") and len(piece) == MAX_LINE
             if rest_of_line:
                 continue
             number += 1
+            if number == 1 and not piece.endswith(b"\n") and b"\r" in piece.rstrip(b"\r"):
+                raise PrepareError(
+                    f"{path}: its lines end in CR alone, as on old Macs; save it with the line ends LF or CRLF, for "
+                    f"instance by tr '\\r' '\\n' < {path.name} > new-{path.name}"
+                )
             piece = piece.removeprefix(b"\xef\xbb\xbf") if number == 1 else piece
             if not piece.strip():
                 continue
@@ -330,7 +348,7 @@ def open_table(path: Path, required: Aliases, optional: Aliases = MappingProxyTy
     if delimiter is None:
         needed = ", ".join(" or ".join((key, *aliases)) for key, aliases in required.items())
         raise PrepareError(
-            f"{path}: line {number} must name the columns and reads {shortened(line)!r}; needed: {needed}"
+            f"{path}: line {number} must name the columns and reads {shortened(repr(line))}; needed: {needed}"
         )
     header = cells(line, delimiter) or []
     names = keys(header)

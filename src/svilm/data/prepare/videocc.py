@@ -43,7 +43,7 @@ def listing(
     named = delimiter is None and sniffed(line, lambda cells: len(cells) == 4 and not _digits(cells[1:3]))
     delimiter = delimiter or named or sniffed(line, lambda cells: len(cells) == 4)
     if not delimiter:
-        raise PrepareError(f"{path}: line {number} must be video, start, end, caption and is {shortened(line)!r}")
+        raise PrepareError(f"{path}: line {number} must be video, start, end, caption and is {shortened(repr(line))}")
     read = partial(_clips, path, delimiter, number if named else 0)
     lengths = [clip.end - (clip.start or 0) for clip in islice(read(), 100) if isinstance(clip, Clip) and clip.end]
     if lengths and max(lengths) < SHORTEST:
