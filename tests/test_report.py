@@ -373,6 +373,24 @@ class TestNumbers:
         finally:
             world.unlink()
 
+    @pytest.mark.parametrize(
+        ("source", "words"),
+        [
+            ("folder", "the list"),
+            ("webdataset", "the list"),
+            ("msrvtt+folder", "the list"),
+            ("msrvtt", "the official list"),
+        ],
+    )
+    def test_only_a_benchmark_has_an_official_list(self, place: Path, source: str, words: str) -> None:
+        manifest = place / "data" / "clips.jsonl"
+        before = manifest.read_text()
+        manifest.write_text(before.replace('"folder"', f'"{source}"', 1))
+        try:
+            assert numbers.retrieval_tables(files_of(place), None).of == words
+        finally:
+            manifest.write_text(before)
+
     def test_the_time_of_a_resumed_run_adds_up(self) -> None:
         log = [{"step": n, "seconds": s} for n, s in enumerate((5.0, 10.0, 3.0, 7.0))]
         assert numbers.duration(log) == 17.0

@@ -41,6 +41,14 @@ from test_report import EVIL, Page, make_data, read_page
 
 KINDS = ("what", "what", "what", "how", "how", "who")
 ANSWERS = ("red", "blue", "red", "two", "three", EVIL)
+TITLES = (
+    "Text-video retrieval",
+    "Video question answering",
+    "Action recognition",
+    "Temporal action localization",
+    "Spatiotemporal action localization",
+)
+"""Of the runs, in the order of the page."""
 CLASSES = ("MovesLeft", "Spins", "StaysStill")
 LEFT, RIGHT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.25, 1.0, 0.75)
 
@@ -155,6 +163,8 @@ class TestTogether:
         names = ["z-retrieval", "a-vqa", "a-recognition", "a-localization", "a-ava"]
         places = [page.text.index(f"{name}\n", page.text.index("Stop the moving")) for name in names]
         assert places == sorted(places)
+        header = page.text[: page.text.index("Stop the moving")]
+        assert all(header.count(f"{name}{title}") == 1 for name, title in zip(names, TITLES, strict=True))
         assert absent(page) == 0
 
     def test_each_task_has_its_picture(self, page: Page) -> None:
@@ -188,6 +198,7 @@ class TestTogether:
         for words in ("The same head, the video blanked out", "Random segments", "Always the most frequent class"):
             assert words in page.text
         assert page.text.count("6 of 6 items of the official list scored") == 5
+        assert page.text.count("6 of 6 videos of the list scored") == 1  # its clips are a folder's
 
     def test_a_damaged_run_is_named_and_an_unfinished_one_says_so(self, runs: Path) -> None:
         (runs / "a-ava" / "run.json").write_text("{")
@@ -197,7 +208,8 @@ class TestTogether:
         shutil.rmtree(runs / "a-localization")
         page = read_page(write_report(runs, queries=1))
         assert "must hold one JSON object" in page.text and "a-ava/run.json" in page.text
-        assert "No scores yet" in page.text and "No scores: the run is unfinished" in page.text
+        assert "a-vqaVideo question answeringNo scores yet" in page.text
+        assert "No scores: the run is unfinished" in page.text
         assert "Traceback" not in page.text and page.wrong == []
 
     def test_a_baseline_stands_beside_one_run_only(self, place: Path, tmp_path: Path) -> None:

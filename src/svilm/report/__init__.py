@@ -85,10 +85,10 @@ def _order(run: View) -> tuple[int, str]:
 
 
 def _headline(run: View) -> Tile:
-    """The first number of a run under the name of its task."""
+    """The first number of a run under the run's name and that of its task."""
     nothing = Tile("No scores yet", "\N{EN DASH}", "", (), "")
     tile = run.tiles[0] if run.tiles else nothing
-    return replace(tile, over=run.title, link=f"{run.id}run")
+    return replace(tile, over=(run.files.short, run.title), link=f"{run.id}run")
 
 
 def _render(*, views: Sequence[View], **words: object) -> str:

@@ -20,6 +20,8 @@ from svilm.run import Run, load_run
 
 T = TypeVar("T")
 FILM_FRAMES, FILM_SIDE = 12, 112
+OWN_LISTS = frozenset({"folder", "webdataset"})
+"""Sources of manifests that no published list stands behind."""
 Number = int | float
 """As JSON has them."""
 
@@ -153,6 +155,17 @@ def varied(items: Sequence[T], keys: Callable[[T], Iterable[Hashable]], count: i
 def is_drawn(manifest: Manifest) -> bool:
     """Whether the videos are those of a drawn world (`svilm world`), in whatever benchmark's form it lists them."""
     return any((folder / "world.json").is_file() for folder in (manifest.root, manifest.root.parent))
+
+
+def list_in_words(run: Run) -> str:
+    """What the count of scored items is a count of: a benchmark's official list, or just the list.
+
+    It is just the list for videos of one's own, drawn ones, and where the manifest cannot be read.
+    """
+    test = attempt(lambda: test_manifest(run))
+    if isinstance(test, Absent) or is_drawn(test) or OWN_LISTS & set(test.header.source.split("+")):
+        return "the list"
+    return "the official list"
 
 
 def caption_of(entry: Entry) -> str:

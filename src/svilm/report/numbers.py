@@ -8,7 +8,7 @@ from itertools import pairwise
 from svilm.config import settings
 from svilm.data.manifest import Manifest
 from svilm.report.about import about
-from svilm.report.common import Absent, Files, Number, attempt, fixed, is_drawn, test_manifest
+from svilm.report.common import Absent, Files, Number, attempt, fixed, is_drawn, list_in_words, test_manifest
 from svilm.tasks.pretrain import Pretrain
 
 DIRECTIONS = (("text_to_video", "Text to video"), ("video_to_text", "Video to text"))
@@ -115,6 +115,8 @@ class Retrieval:
     protocol: str
     scored: int
     official: int
+    of: str
+    """What ``official`` counts, in words."""
     warning: str
     """What forbids to compare rows of the tables, or them with other numbers."""
 
@@ -147,6 +149,7 @@ def retrieval_tables(files: Files, baseline: Files | None) -> Retrieval:
         str(files.protocols.get("retrieval", {}).get("protocol", "not recorded")),
         int(files.scores.get("retrieval/scored", 0)),
         int(files.scores.get("retrieval/official", 0)),
+        list_in_words(files.run),
         f"{drawn_test(files)} {mismatch(files, baseline, 'retrieval') if baseline else ''}".strip(),
     )
 
@@ -192,8 +195,8 @@ class Tile:
     link: str
     share: float | None = None
     mark: float | None = None
-    over: str = ""
-    """What the title is about, where several runs share a page."""
+    over: tuple[str, ...] = ()
+    """Lines above the title where several runs share a page: the run and its task."""
 
 
 def headline(files: Files, baseline: Files | None) -> list[Tile]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from svilm.report.about import BASELINES, FAMILIES, METRICS, about
-from svilm.report.common import Files, Number, fixed
+from svilm.report.common import Files, Number, fixed, list_in_words
 from svilm.report.numbers import Row, Tile, drawn_test, mismatch
 from svilm.run import evaluation_of
 
@@ -22,6 +22,8 @@ class Table:
     protocol: str
     scored: int
     official: int
+    of: str
+    """What ``official`` counts, in words."""
     remarks: tuple[str, ...]
     """How far the first number can be trusted, and what forbids to compare."""
 
@@ -68,6 +70,7 @@ def _table(files: Files, other: Files | None, family: str) -> Table:
         str(protocol.get("protocol", "not recorded")),
         scored,
         official,
+        list_in_words(files.run),
         tuple(remark for remark in remarks if remark),
     )
 
