@@ -1,8 +1,10 @@
-"""A saved model whose files are damaged or not of one model is refused by the name of the file."""
+"""A saved model is refused by the name of a damaged file; words that are none, by the name of the argument."""
 
+import inspect
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -77,3 +79,28 @@ def test_weights_in_half_precision_are_taken(saved):
     save_file({name: tensor.half() for name, tensor in load_file(file).items()}, file)
     model = SViLM.from_pretrained(saved, "cpu")
     assert model.encode_text("a red circle").dtype == torch.float32
+
+
+def test_no_texts_have_no_vectors():
+    assert own_model().encode_text([]).shape == (0, 8)
+
+
+def test_what_is_no_text_is_refused():
+    encode = inspect.unwrap(SViLM.encode_text)  # as users have it, without the type checks of the tests
+    with pytest.raises(TypeError, match=r"texts\[1\] is 7, of type int; give texts"):
+        encode(own_model(), ["a red circle", 7])
+
+
+@pytest.mark.parametrize(
+    ("noun", "kind", "said"),
+    [
+        ("", ValueError, "an empty noun"),
+        (" \0", ValueError, "an empty noun"),
+        (["car", "man"], TypeError, r"noun: \['car', 'man'\] is of type list; give one text"),
+    ],
+)
+def test_a_noun_is_one_text(noun, kind, said):
+    frames = np.zeros((8, 16, 16, 3), np.uint8)
+    assert own_model().ground(frames, " red  circle").noun == "red circle"
+    with pytest.raises(kind, match=said):
+        inspect.unwrap(SViLM.ground)(own_model(), frames, noun)

@@ -38,3 +38,7 @@ def __getattr__(name: str) -> Any:  # heavy imports wait until they are asked fo
 
         return Index
     raise AttributeError(f"module 'svilm' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:  # what is imported later is there too
+    return sorted({*globals(), *__all__})

@@ -21,6 +21,7 @@ from svilm.models.dual import DualEncoder, DualEncoderConfig
 from svilm.models.heat import HeatKind, heat_kind, noun_heat
 from svilm.models.weights import load_saved
 from svilm.runtime import device_for
+from svilm.search.words import cleaned
 from svilm.types import VideoFeatures
 from svilm.version import __version__
 
@@ -133,8 +134,16 @@ class SViLM:
 
     @torch.no_grad()
     def encode_text(self, texts: str | Sequence[str]) -> Float[Tensor, "texts common"]:
-        """Unit vectors (N, E) of one text or several, on the CPU; their product with video vectors is the cosine."""
+        """Unit vectors (N, E) of one text or several, on the CPU; their product with video vectors is the cosine.
+
+        No texts give no rows.  Raises TypeError for what is no text.
+        """
         many = [texts] if isinstance(texts, str) else list(texts)
+        for number, text in enumerate(many):
+            if not isinstance(text, str):
+                raise TypeError(f"texts[{number}] is {text!r}, of type {type(text).__name__}; give texts")
+        if not many:
+            return torch.zeros(0, self.config.model.common)
         ids, mask = self.tokenizer(many, self.config.language.max_length)
         return self.encoder.encode_text(ids.to(self.device), mask.to(self.device)).embedding.float().cpu()
 
@@ -153,7 +162,9 @@ class SViLM:
         "group" takes the group token most similar to the noun and the share of each video token that goes to
         it, as the paper's figures do; "mixture" weighs all groups as Eq. 3 does, with ``temperature``; "region" takes
         the weights of Eq. 3 over the region tokens.  "auto" is "region" where the model has regions, otherwise "group".
+        Raises TypeError for a noun that is no text, and ValueError for an empty one.
         """
+        noun = cleaned(noun, "noun", "red circle")
         frames, seconds, box = self._frames(video, start, end)
         features = self.encoder.encode_video(frames[None].to(self.device))
         words = self.encode_text([template.format(noun) for template in TEMPLATES]).to(self.device)

@@ -15,10 +15,11 @@ from svilm.data.decode import DecodeError, index_video, read_frames
 from svilm.data.sample import Sampling, load_clip
 from svilm.search.build import build_index
 from svilm.search.examples import read_example
-from svilm.search.index import LONGEST_QUERY, MOST_HITS, Index
+from svilm.search.index import MOST_HITS, Index
 from svilm.search.moments import Splitting
 from svilm.search.records import Filter, Moment
 from svilm.search.sheet import write_sheet
+from svilm.search.words import LONGEST_QUERY
 from tiny_models import own_model
 
 
@@ -50,8 +51,23 @@ def test_a_timeline_has_all_moments_in_order(opened):
     assert [moment.start for moment, _ in times] == [0.0, 2.5]
     for moment, score in times:
         assert abs(scores[moment] - score) < 1e-6
-    with pytest.raises(KeyError):
+
+
+def test_a_video_that_the_index_does_not_have_is_named(opened, videos):
+    wanted = f"^{opened.folder} has no video 'nosuch.mp4'; give one of .videos: names relative to {videos}, "
+    for ask in (
+        lambda: opened.timeline("a red circle", "nosuch.mp4"),
+        lambda: opened.path_of("nosuch.mp4"),
+        lambda: opened.ground(Moment("nosuch.mp4", 0.0, 1.0), "circle"),
+    ):
+        with pytest.raises(KeyError, match=wanted):
+            ask()
+    with pytest.raises(KeyError, match=r"'text.mp4' could not be indexed \(not_a_video"):
         opened.timeline("a red circle", "text.mp4")
+
+
+def test_the_package_lists_what_it_loads_late():
+    assert {"Index", "SViLM", "load"} <= set(dir(svilm))
 
 
 def test_a_query_is_encoded_once_and_few_are_kept(opened, model_folder, monkeypatch):

@@ -15,17 +15,22 @@ from svilm.search.ledger import About, Failure, read_about, read_videos, stamp_o
 from svilm.search.records import Filter, Hit, IndexedVideo, Moment
 from svilm.search.store import Store, Vector
 from svilm.search.stores import open_store
+from svilm.search.words import cleaned
 
 if TYPE_CHECKING:  # an index opens at once; what needs torch waits for the first query
     from svilm.backbones import Backbone
     from svilm.model import HeatMap
 
-LONGEST_QUERY = 1000
-"""Characters of a query."""
 MOST_HITS = 1000
 KEPT_QUERIES = 64
 """Queries whose vectors are kept: a page asks for the time lines of many videos with one query."""
 EVERYWHERE = Filter()
+
+
+class UnknownVideo(KeyError):
+    """A video that an index does not have; its message is text, where that of a KeyError is a quoted key."""
+
+    __str__ = Exception.__str__
 
 
 class Index:
@@ -111,7 +116,7 @@ class Index:
 
         Raises KeyError for an unknown video.
         """
-        self.videos[video]
+        self._known(video)
         rows = self._store.of(video)
         cosines = (rows.vectors @ self._vector(query)).clip(-1.0, 1.0)
         moments = [Moment(video, start, end) for start, end in rows.bounds.tolist()]
@@ -119,11 +124,11 @@ class Index:
 
     def nouns(self, query: str) -> tuple[str, ...]:
         """The noun phrases of a query, in their order."""
-        return noun_phrases([_cleaned(query)])[0]
+        return noun_phrases([cleaned(query)])[0]
 
     def ground(self, moment: Moment, noun: str) -> "HeatMap":
         """Where a noun is in a moment.  Raises ValueError where the model cannot say, KeyError for an unknown video."""
-        path, noun = self.path_of(moment.video), _cleaned(noun)
+        path, noun = self.path_of(moment.video), cleaned(noun, "noun", "red circle")
         if not self.can_ground:
             raise ValueError(f"{self.model_name} has no group tokens, so it cannot say where {noun!r} is")
         with self._lock:
@@ -137,7 +142,7 @@ class Index:
         Raises KeyError for a video that is not in the index, and ValueError where the file is gone, or now is something
         else than a file below the root.
         """
-        self.videos[video]
+        self._known(video)
         found = examine(self.root, video, follow_links=False)
         if found.reason:
             raise ValueError(f"{video}: {found.message}; index {self.root} again")
@@ -172,6 +177,16 @@ class Index:
     ) -> None:
         self.close()
 
+    def _known(self, video: str) -> None:
+        """Raises UnknownVideo for a name that is not in the index, and says why where that is known."""
+        if video in self.videos:
+            return
+        if video in self.failures:
+            raise UnknownVideo(f"{video!r} could not be indexed ({self.failures[video]}); it has no moments")
+        raise UnknownVideo(
+            f"{self.folder} has no video {video!r}; give one of .videos: names relative to {self.root}, with slashes"
+        )
+
     def _read_videos(self, stamp: tuple[int, ...]) -> None:
         known, self._stamp = read_videos(self.folder), stamp
         self.videos = {k: v for k, v in known.items() if isinstance(v, IndexedVideo)}
@@ -180,7 +195,7 @@ class Index:
     def _vector(self, query: "str | Vector") -> Vector:
         if not isinstance(query, str):
             return query
-        query = _cleaned(query)
+        query = cleaned(query)
         with self._lock:
             if query not in self._texts:
                 if len(self._texts) >= KEPT_QUERIES:
@@ -213,13 +228,3 @@ def _checked(k: int) -> int:
     if not 1 <= k <= MOST_HITS:
         raise ValueError(f"k = {k}: ask for 1 to {MOST_HITS} moments")
     return k
-
-
-def _cleaned(query: str) -> str:
-    """A query without what no text has.  Raises ValueError for an empty or overlong one."""
-    if len(query) > LONGEST_QUERY:
-        raise ValueError(f"a query of {len(query)} characters; at most {LONGEST_QUERY} are read")
-    text = " ".join(query.encode("utf-8", "replace").decode("utf-8").replace("\0", " ").split())
-    if not text:
-        raise ValueError("an empty query; describe what you look for, such as 'a man driving a tractor'")
-    return text
