@@ -168,6 +168,25 @@ def test_mistakes_end_in_one_line(tmp_path):
     assert done.returncode == 1 and done.stderr == f"svilm: {tmp_path / 'gt.csv'}: no such file\n"
 
 
+def test_what_is_wrong_between_two_files_names_them(tmp_path, segments):
+    gt = _write(tmp_path / "gt.csv", "v,902,.1,.1,.2,.2,12,1\n")
+    pred = _write(tmp_path / "pred.csv", "v,902,0,0,0,0,12,1\n")
+    error = str(run("ava", pred, gt)[2])
+    assert error.startswith(f"{pred} with {gt}: keyframe v,902") and "ground truth is the first of the two" in error
+    truth, predictions = segments
+    error = str(run("activitynet", truth, predictions)[2])
+    assert error.startswith(f"{truth} with {predictions}: 1 predictions") and "--unknown-labels ignore" in error
+    rows = [{"segment": [8, 0], "label": "run", "score": 0.5}]
+    error = str(run("activitynet", truth, _write(tmp_path / "back.json", {"results": {"a": rows}}))[2])
+    assert error.startswith(f"{truth} with {tmp_path / 'back.json'}: ") and "--degenerate official" in error
+
+
+def test_a_video_is_no_matrix_and_no_advice_to_unpickle_it(tmp_path):
+    (tmp_path / "clip.mp4").write_bytes(b"\x00\x00\x00\x20ftypisom")
+    error = str(run("retrieval", tmp_path / "clip.mp4")[2])
+    assert "clip.mp4: not an npz" in error and "no .npy and no .npz" in error and "pickle" not in error
+
+
 def test_help_needs_no_heavy_library():
     code = (
         "import sys\nfrom svilm.cli.score import app\n"

@@ -56,7 +56,11 @@ def test_damage_is_a_value_error(
 
 def test_what_holds_no_plain_arrays(tmp_path: Path) -> None:
     np.save(tmp_path / "o.npy", np.array([{}], dtype=object))
-    with pytest.raises(ValueError, match="allow_pickle"):
+    with pytest.raises(ValueError, match=r"^it holds Python objects, which are not read; save numbers or texts only$"):
         read_arrays(tmp_path / "o.npy")
+    for content in (b"", b"\x00\x00\x00\x20ftypisom", b"PK and text"):
+        (tmp_path / "clip.npz").write_bytes(content)
+        with pytest.raises(ValueError, match=r"^it is no \.npy and no \.npz, whatever its name$"):
+            read_arrays(tmp_path / "clip.npz")
     with pytest.raises(ValueError, match="No such file"):
         read_arrays(tmp_path / "none.npy")

@@ -1,7 +1,8 @@
 """`svilm score`: judge a file of predictions, whoever made it, by the official rules of its benchmark."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -44,13 +45,14 @@ def activitynet(
     from svilm.metrics.activitynet import evaluate_segments, read_predictions, read_truth
     from svilm.metrics.files import read_names
 
-    scores = evaluate_segments(
-        read_truth(truth, subset),
-        read_predictions(predictions),
-        blocked=() if blocked is None else read_names(blocked),
-        unknown_labels=unknown_labels,
-        degenerate=degenerate,
-    )
+    with _judging(truth, predictions):
+        scores = evaluate_segments(
+            read_truth(truth, subset),
+            read_predictions(predictions),
+            blocked=() if blocked is None else read_names(blocked),
+            unknown_labels=unknown_labels,
+            degenerate=degenerate,
+        )
     columns = [f"{threshold:.2f}" for threshold in scores.thresholds]
     rows = [
         (label, str(count), *_percents([*ap, ap.mean()]))
@@ -91,13 +93,14 @@ def ava(
     from svilm.metrics.ava import CLASSES, evaluate_boxes, read_classes, read_detections, read_excluded, read_truth
 
     names = dict.fromkeys(CLASSES, "") if classes is None else read_classes(classes)
-    scores = evaluate_boxes(
-        read_truth(truth),
-        read_detections(detections),
-        classes=names,
-        cap=cap,
-        excluded=() if exclude is None else read_excluded(exclude),
-    )
+    with _judging(truth, detections):
+        scores = evaluate_boxes(
+            read_truth(truth),
+            read_detections(detections),
+            classes=names,
+            cap=cap,
+            excluded=() if exclude is None else read_excluded(exclude),
+        )
     rows = [
         (f"{identity} {names[identity]}".strip(), str(scores.num_truths[identity]), *_percents([ap]))
         for identity, ap in scores.ap.items()
@@ -124,7 +127,8 @@ def retrieval(
 
     values, positives = read_similarity(similarity)
     num_queries, num_items = values.shape
-    ranking = rank_similarity(values, positives)  # refuses positives that are none, before they are turned round
+    with _judging(similarity):
+        ranking = rank_similarity(values, positives)  # refuses positives that are none, before they are turned round
     right = positives or [[query] for query in range(num_queries)]
     queries_of = inverted(right, num_items)
     asked = [item for item, queries in enumerate(queries_of) if queries]
@@ -164,7 +168,8 @@ def vqa(
     from svilm.metrics.submissions import read_answers, read_questions
 
     words = None if vocabulary is None else read_names(vocabulary)
-    scores = score_answers(read_questions(truth), read_answers(predictions), words)
+    with _judging(truth, predictions):
+        scores = score_answers(read_questions(truth), read_answers(predictions), words)
     counts = {"accuracy": scores.num_questions, "coverage": scores.num_questions}
     counts |= {f"accuracy/{kind}": count for kind, count in scores.num_by_kind.items()}
     rows = [(name, str(counts[name]), f"{value:.2f}") for name, value in scores.metrics().items()]
@@ -188,7 +193,8 @@ def classification(
     from svilm.metrics.submissions import aligned, read_class_scores, read_labels
 
     handed_in, labels = read_class_scores(scores), read_labels(truth)
-    found = score_classes(*aligned(labels, handed_in))
+    with _judging(truth, scores):
+        found = score_classes(*aligned(labels, handed_in))
     values = {**found.metrics(), **found.baselines()}
     _print_table([("", "percent"), *((name, f"{value:.2f}") for name, value in values.items())])
     elsewhere = len(set(handed_in.ids) - labels.keys())
@@ -201,6 +207,19 @@ def classification(
     }
     protocol = f"{found.protocol}; scores of {elsewhere} other clips left out"
     _finish(out, protocol, (found.num_clips - found.num_missing, found.num_clips), record)
+
+
+@contextmanager
+def _judging(*files: Path) -> Iterator[None]:
+    """Put the files in front of what is wrong with their values; what is wrong with their form names its file."""
+    from svilm.metrics.files import ScoreFileError
+
+    try:
+        yield
+    except ScoreFileError:
+        raise
+    except ValueError as error:
+        raise ScoreFileError(f"{' with '.join(map(str, files))}: {error}") from error
 
 
 def _percents(values: Sequence[float]) -> list[str]:

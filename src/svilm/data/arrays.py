@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+_BEGINNINGS = (b"PK\x03\x04", b"PK\x05\x06", b"\x93NUMPY")
+"""How an .npz, an empty one, and an .npy begin."""
 _ERRORS = (
     OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, MemoryError, SyntaxError,
     tokenize.TokenError, zipfile.BadZipFile, zlib.error,
@@ -21,10 +23,16 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
     """
     try:
         with open(path, "rb") as file:  # numpy leaves one that it opened open where it is damaged
+            if not file.read(6).startswith(_BEGINNINGS):
+                raise ValueError("it is no .npy and no .npz, whatever its name")
+            file.seek(0)
             found = np.load(file, allow_pickle=False)
             arrays = {"": found} if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
     except _ERRORS as error:
-        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
+        text = " ".join(str(error).split()) or type(error).__name__
+        if "pickle" in text:  # numpy advises to load them all the same, and they can run any program
+            text = "it holds Python objects, which are not read; save numbers or texts only"
+        raise ValueError(text) from None
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):
             raise ValueError(f"{name} in it is no array")

@@ -101,7 +101,11 @@ def held_out_clips(labels: Int[np.ndarray, " clips"], share: float, seed: int) -
         if len(clips) > 1:
             chosen[clips[: min(max(1, round(share * len(clips))), len(clips) - 1)]] = True
     if not chosen.any():
-        raise ConfigError("every class has a single training clip, so that none can be held out")
+        raise ConfigError(
+            "every class has a single training clip, so that none can be held out of training to choose the learning "
+            f"rate by (task.probe.held_out = {share:g} of each class's clips); give --data with two clips or more of "
+            "some class, or train by task.mode = finetune, which holds none out"
+        )
     return chosen
 
 

@@ -165,7 +165,8 @@ def evaluate_segments(
         unknown = sorted({row[3] for row in rows} - known.keys())
         raise ValueError(
             f"{len(rows) - len(kept)} predictions have labels without ground truth in the scored videos: "
-            f"{_few(unknown)}; correct them, or leave them out with unknown_labels 'ignore' (the official script stops)"
+            f"{_few(unknown)}; correct them, or leave them out with --unknown-labels ignore "
+            "(unknown_labels='ignore'; the official script stops)"
         )
     true = _columns([(video, *segment, 0.0) for video, each in scored.items() for segment in each], scored, known)
     guess = _columns(kept, scored, known)
@@ -220,7 +221,7 @@ def _refuse(columns: _Columns, wrong: Bool[np.ndarray, " rows"], what: str, labe
     raise ValueError(
         f"video {columns.videos[row]!r}: {what} of {labels[columns.label[row]]!r} from {columns.start[row]} to "
         f"{columns.end[row]} s does not end after it starts ({np.count_nonzero(wrong)} such in all); correct them, "
-        "or allow them with degenerate 'official', where an overlap of 0/0 is a match"
+        "or allow them with --degenerate official (degenerate='official'), where an overlap of 0/0 is a match"
     )
 
 

@@ -205,7 +205,10 @@ def evaluate_boxes(
     flat = _without_area(true.boxes)
     if flat.any():
         row = int(np.argmax(flat))
-        raise ValueError(f"keyframe {scored[true.frame[row]]}: ground truth box {true.boxes[row].tolist()} has no area")
+        raise ValueError(
+            f"keyframe {scored[true.frame[row]]}: ground truth box {true.boxes[row].tolist()} has no area; correct it, "
+            "and see that the ground truth is the first of the two files and the detections the second"
+        )
     if len(true) == 0:
         raise ValueError(f"no ground truth of the {len(wanted)} classes in {len(scored)} scored keyframes")
     handed_in = int(np.isin(detections.actions, wanted).sum())

@@ -4,12 +4,13 @@ import csv
 import gc
 import json
 import math
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from svilm.data.arrays import read_arrays as plain_arrays
 
 
 class ScoreFileError(ValueError):
@@ -69,18 +70,15 @@ def read_arrays(path: str | Path, required: Mapping[str, str]) -> dict[str, np.n
     """The arrays of an npz file; ``required`` says of each needed name what it is.  Never unpickles."""
     needed = ", ".join(f"{name} ({meaning})" for name, meaning in required.items())
     try:
-        arrays = np.load(_existing(path), allow_pickle=False)
-        if isinstance(arrays, np.ndarray):
-            raise ScoreFileError(f"{path}: one bare array; needed is an npz of {needed}")
-        with arrays:
-            missing = [name for name in required if name not in arrays.files]
-            if missing:
-                raise ScoreFileError(f"{path}: no array {missing[0]!r} among {arrays.files}; needed: {needed}")
-            return {name: arrays[name] for name in arrays.files}
-    except ScoreFileError:
-        raise
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        arrays = plain_arrays(_existing(path))
+    except ValueError as error:
         raise ScoreFileError(f"{path}: not an npz of plain arrays ({error}); needed: {needed}") from None
+    if "" in arrays:
+        raise ScoreFileError(f"{path}: one bare array; needed is an npz of {needed}")
+    missing = [name for name in required if name not in arrays]
+    if missing:
+        raise ScoreFileError(f"{path}: no array {missing[0]!r} among {list(arrays)}; needed: {needed}")
+    return arrays
 
 
 def finite(text: str, place: str, field: str) -> float:

@@ -134,7 +134,7 @@ MAPPING = "-4wsuPCjDBc_5_15 vid1\n-7KMZQEsJW4_205_208 vid2\n"
 def test_numbered_videos_of_msvd_are_mapped(text: Text, names: Names, tmp_path: Path) -> None:
     questions = text("test_qa.json", json.dumps(MSVD))
     assert clips(msvd_qa.listing(questions))[0].names == ("vid1",)
-    with pytest.raises(PrepareError, match=r"\(vid1\): video not found(.|\n)*note: no youtube_mapping\.txt beside"):
+    with pytest.raises(PrepareError, match=r"video not found: item 1 \(vid1\).*note: no youtube_mapping\.txt beside"):
         prepare(msvd_qa.listing(questions), to=tmp_path / "m.jsonl", videos=names("-4wsuPCjDBc_5_15.avi"))
     beside = text("youtube_mapping.txt", MAPPING)
     for listing in (msvd_qa.listing(questions), msvd_qa.listing(questions, mapping=beside)):
