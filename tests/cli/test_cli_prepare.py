@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from svilm.cli import app as everything
 from svilm.cli.prepare import app
 from svilm.data import prepare
-from svilm.data.manifest import Manifest
+from svilm.data.manifest import Entry, Header, Manifest, write_manifest
 
 OPTIONS = {
     "activitynet-captions": {"--paragraph", "--split"},
@@ -231,3 +232,13 @@ def test_the_list_of_datasets_needs_no_heavy_library() -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert result.stdout.strip().endswith("[]")
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(7, "8 clips instead of 7: clips of one video stay together"), (8, "8 clips")]
+)
+def test_hold_out_says_why_it_holds_out_more_than_asked_for(count: int, said: str, tmp_path: Path) -> None:
+    entries = [Entry(f"{k}", f"{k // 2}.mp4", ("x",), ((),)) for k in range(30)]
+    write_manifest(tmp_path / "m.jsonl", Header("test", "videos", 30), entries)
+    words = ["hold-out", str(tmp_path / "m.jsonl"), "--count", str(count)]
+    assert CliRunner().invoke(everything, words).stdout.endswith(f"m-val.jsonl: {said}\n")

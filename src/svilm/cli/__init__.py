@@ -109,7 +109,8 @@ def hold_out(
 
     rest, held = (manifest.with_name(f"{manifest.stem}-{part}{manifest.suffix}") for part in ("train", "val"))
     left, out = manifests.hold_out(manifest, count, rest=rest, held=held, seed=seed)
-    print(f"{rest}: {left} clips\n{held}: {out} clips")
+    why = f" instead of {count}: clips of one video stay together" if out != count else ""
+    print(f"{rest}: {left} clips\n{held}: {out} clips{why}")
 
 
 @app.command()

@@ -44,8 +44,8 @@ __all__ = [
 VERSION = 1
 _PIECE = 1 << 24  # bytes of a manifest that are looked through at a time
 _NO_MANIFEST = (
-    "it is no manifest; make one with `svilm prepare folder` from a folder of videos, or from a dataset's list with "
-    "the command of that dataset (`svilm prepare --help`)"
+    "it is no manifest; make one with `svilm prepare folder` from your own table or folder of videos, or with the "
+    "command of the dataset that the list belongs to (`svilm prepare --help`)"
 )
 _NO_CAPTIONS = re.compile(rb'"captions"\s*:\s*\[\s*\]')
 
