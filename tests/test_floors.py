@@ -17,7 +17,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"data", "models", "losses", "metrics", "draw"}),
     frozenset({"engine", "features"}),
     frozenset({"tasks"}),
-    frozenset({"model", "backbones", "start", "run", "localize", "plan", "search", "report", "doctor"}),
+    frozenset({"model", "backbones", "start", "preflight", "run", "localize", "plan", "search", "report", "doctor"}),
     frozenset({"recipes", "app", "__init__"}),
     frozenset({"cli", "reproduce", "bench", "__main__"}),
 )

@@ -140,7 +140,7 @@ def test_a_wrong_list_is_told_before_anything_is_written(run, tmp_path):
     for name, path, said in (
         ("retrieval.manifest", tmp_path / "nope.jsonl", "no such manifest"),
         ("temporal.pasted", tmp_path / "clips.csv", "line 1"),
-        ("training.validation", tmp_path, "no such manifest"),
+        ("training.validation", tmp_path, "a folder"),
     ):
         with pytest.raises(ConfigError, match=rf"{name}: .*{path.name}.*{said}"):
             execute(override(run, [f"{name}={path}"]), tmp_path / "run")

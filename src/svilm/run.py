@@ -14,7 +14,7 @@ from pydantic import Field, SerializeAsAny, field_validator
 from safetensors.torch import save_file
 from torch import nn
 
-from svilm.config import Config, ConfigError, build, named_manifests, settings
+from svilm.config import Config, ConfigError, build
 from svilm.data.language import Tokenizer
 from svilm.data.loader import Data
 from svilm.data.manifest import Manifest, verified
@@ -24,6 +24,15 @@ from svilm.engine.trainer import Training, train
 from svilm.model import ModelConfig, SViLM
 from svilm.models.dual import DualEncoder, DualEncoderConfig
 from svilm.models.weights import load_saved
+from svilm.preflight import (
+    differences,
+    leaving_no_trace,
+    open_manifests,
+    refuse_misfits,
+    remark_on_lists,
+    scored_lists,
+    warn_of_seen,
+)
 from svilm.provenance import environment
 from svilm.runtime import (
     close_distributed,
@@ -37,13 +46,12 @@ from svilm.start import Start, fitted, initial_encoder, tokenizer_of
 from svilm.tasks import grounding as pointing
 from svilm.tasks import retrieval as retrieving
 from svilm.tasks import temporal as scenes
-from svilm.tasks.common import Reader, gallery_of, sampling_in_words
+from svilm.tasks.common import Reader, sampling_in_words
 from svilm.tasks.pretrain import Pretrain
 from svilm.types import Batch, Scores
 
 EVALUATIONS = ("retrieval", "temporal", "grounding")
 """What a dual encoder is scored by without further training, each with settings of its own and a manifest in them."""
-VALIDATION = "training.validation"
 DATA = "data.json"
 """What a run folder keeps of its training manifest, by which a later one is known to be another."""
 
@@ -113,26 +121,22 @@ def execute(run: Run, folder: Path) -> dict[str, float]:
         share_cores(run.data.workers)
     try:
         manifest = Manifest(_required(run.data.manifest, "data.manifest"))
-        _open_manifests(run)
-        if rank() == 0:
-            folder.mkdir(parents=True, exist_ok=True)
-            # A run that is there already keeps its word pieces, whether it goes on or this one is refused.
-            if not ((folder / "run.json").is_file() and (folder / "tokenizer.json").is_file()):
-                tokenizer_of(run.start, manifest, run.model.text.vocabulary).save(folder)
-        gather_objects(None)  # the other ranks wait for the tokenizer
-        model = fitted(run.model, run.start, len(Tokenizer.load(folder)))
-        run = run.model_copy(update={"model": model})
-        begun = rank() > 0 or (folder / "run.json").is_file()
-        if rank() == 0:
-            _write_description(run, manifest, folder)
-        context = _context(run, folder, device, lambda: initial_encoder(run.model, run.start, run.seed).to(device))
-        try:
+        open_manifests(run, _retrieved(run))
+        with leaving_no_trace(folder):
+            if rank() == 0:
+                folder.mkdir(parents=True, exist_ok=True)
+                # A run that is there already keeps its word pieces, whether it goes on or this one is refused.
+                if not ((folder / "run.json").is_file() and (folder / "tokenizer.json").is_file()):
+                    tokenizer_of(run.start, manifest, run.model.text.vocabulary).save(folder)
+            gather_objects(None)  # the other ranks wait for the tokenizer
+            model = fitted(run.model, run.start, len(Tokenizer.load(folder)))
+            run = run.model_copy(update={"model": model})
+            if rank() == 0:
+                _write_description(run, manifest, folder)
+            context = _context(run, folder, device, lambda: initial_encoder(run.model, run.start, run.seed).to(device))
             job = run.task.job(context)
-            _refuse_too_few(run, job)
-        except ValueError:
-            if not begun:  # what was refused shall not stand in the way of the next try
-                (folder / "run.json").unlink()
-            raise
+            refuse_misfits(run.data, run.model.video.tubelet, job.items)
+        warn_of_seen(run)
         trained = train(
             job.model,
             job.task.to(device),
@@ -161,10 +165,11 @@ def evaluate(run: Run, folder: Path) -> dict[str, float]:
     Untrained scores have names such as ``retrieval_untrained/...``; protocols.json says how each was computed.
     Raises ValueError when the run has not finished.
     """
-    _open_manifests(run)
+    open_manifests(run, _retrieved(run))
     device = device_for(run.device)
-    context = _trained(run, folder, device)
-    job = run.task.job(context)
+    with leaving_no_trace(place_of(run, folder)):
+        context = _trained(run, folder, device)
+        job = run.task.job(context)
     heads = folder / "model" / "task.safetensors"
     if heads.is_file():
         load_saved(job.task, heads)
@@ -197,19 +202,17 @@ def place_of(run: Run, folder: Path) -> Path:
 
     Otherwise scores.json would be read as that of the lists in run.json.
     """
-    own, tested = _tested(load_run(folder)), _tested(run)
+    own, tested = _lists(load_run(folder)), _lists(run)
     others = [path.stem for name, path in tested.items() if own.get(name, path) not in (path, _whole(path))]
     if not others:
         return folder
     names = f"on-{'-'.join(dict.fromkeys(others))}"
     places = chain([folder / names], (folder / f"{names}-{number}" for number in count(2)))
-    return next(place for place in places if not (place / "run.json").is_file() or _tested(load_run(place)) == tested)
+    return next(place for place in places if not (place / "run.json").is_file() or _lists(load_run(place)) == tested)
 
 
-def _tested(run: Run) -> dict[str, Path]:
-    """The lists that a run is scored on."""
-    learned = ("data.manifest", VALIDATION)
-    return {name: Path(os.path.abspath(path)) for name, path in named_manifests(run) if name not in learned}
+def _lists(run: Run) -> dict[str, Path]:
+    return {name: Path(os.path.abspath(path)) for name, path in scored_lists(run).items()}
 
 
 def _whole(path: Path) -> Path:
@@ -239,26 +242,16 @@ def _trained(run: Run, folder: Path, device: torch.device) -> Context:
     return replace(context, elsewhere=place)
 
 
-def _open_manifests(run: Run) -> None:
-    """Raises ConfigError for a named manifest that is none, which would otherwise be told after the training.
-
-    Those of retrieval are read to the end, since all their entries need captions.
-    """
-    retrieved = ["retrieval.manifest", *([VALIDATION] if isinstance(run.task, Pretrain) else [])]
-    for name, path in named_manifests(run):
-        try:
-            manifest = Manifest(path)
-            if name in retrieved:
-                gallery_of(manifest)
-        except ValueError as error:
-            raise ConfigError(f"{name}: {error}") from None
+def _retrieved(run: Run) -> list[str]:
+    """Settings that name lists of retrieval."""
+    return ["retrieval.manifest", *(["training.validation"] if isinstance(run.task, Pretrain) else [])]
 
 
 def _judge(run: Run, job: Job) -> Callable[[nn.Module], float] | None:
     """What chooses the best weights: the task's own number on the validation manifest."""
     if run.training.keep == "last":
         return None
-    manifest = Manifest(_required(run.training.validation, VALIDATION))
+    manifest = Manifest(_required(run.training.validation, "training.validation"))
     if job.judge is None:
         raise ConfigError(f"training.keep = best: task {run.task.kind} cannot judge weights; use last")
     return partial(_call, job.judge, manifest)
@@ -323,10 +316,8 @@ def _families(run: Run, job: Job, model: nn.Module, context: Context) -> dict[st
     found = dict(job.evaluate(model))
     if isinstance(model, DualEncoder):
         found = {**evaluations(run, model, context.tokenizer, context.results), **found}
-    if run.training.keep == "best" and Manifest(run.training.validation).header.split == "test":
-        remark = "; WEIGHTS CHOSEN ON A TEST SPLIT"
-        found = {name: replace(scores, protocol=scores.protocol + remark) for name, scores in found.items()}
-    return found
+    remark = remark_on_lists(run, run.training.validation if run.training.keep == "best" else "")
+    return {name: replace(scores, protocol=scores.protocol + remark) for name, scores in found.items()}
 
 
 def _flat(families: Mapping[str, Scores]) -> dict[str, float]:
@@ -364,14 +355,6 @@ def total_steps(run: Run, items: int) -> int:
     return run.training.steps or max(1, round(run.training.epochs * (items // run.data.batch)))
 
 
-def _refuse_too_few(run: Run, job: Job) -> None:
-    if job.items < run.data.batch:
-        raise ConfigError(
-            f"{run.data.manifest} has {job.items} items to train on, fewer than data.batch = {run.data.batch}; "
-            f"add --set data.batch={job.items} or less"
-        )
-
-
 def _refuse_another(run: Run, about: Mapping[str, Any], folder: Path) -> None:
     """Raises ConfigError when the folder holds a run with other settings or of other training clips."""
     if not (folder / "run.json").is_file():
@@ -389,12 +372,6 @@ def _refuse_another(run: Run, about: Mapping[str, Any], folder: Path) -> None:
             f"{run.data.manifest} has other clips than when the run in {folder} began ({before['clips']} then, "
             f"{about['clips']} now), so that it cannot go on; bring the old list back, or choose another folder"
         )
-
-
-def differences(before: Run, now: Run) -> list[tuple[str, Any, Any]]:
-    """The settings in which two runs are not the same, with both values."""
-    values = {name: value for name, value, _ in settings(before)}
-    return [(name, values.get(name), value) for name, value, _ in settings(now) if values.get(name) != value]
 
 
 def _write_description(run: Run, manifest: Manifest, folder: Path) -> None:

@@ -1,10 +1,13 @@
 """The command line as a user meets it: help, mistakes, and the way from a folder of videos to a report."""
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
+
+from svilm import cli
 
 COMMANDS = [
     "world", "prepare", "look", "show", "train", "evaluate", "report", "doctor", "demo", "score", "reproduce",
@@ -115,3 +118,36 @@ def test_from_a_folder_of_videos_to_a_report(world, tmp_path):
     assert code == 0, error
     page = (run / "report.html").read_text()
     assert "data:image" in page and "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_several_settings_behind_one_set():
+    words = ["train", "tiny", "--set", "a.b=1", "c=2", "d.e=x", "--to", "x=y", "--set", "f=1"]
+    wanted = ["train", "tiny", "--set", "a.b=1", "--set", "c=2", "--set", "d.e=x", "--to", "x=y", "--set", "f=1"]
+    assert cli._each_set(words) == wanted == cli._each_set(wanted)
+    code, out, _ = call("show", "tiny", "--json", "--set", "optim.lr=0.5", "seed=7")
+    assert code == 0 and (json.loads(out)["optim"]["lr"], json.loads(out)["seed"]) == (0.5, 7)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda place: (place / "file" / "x").open("w"), r"file/x: a file stands where a folder is needed; choose"),
+        (lambda place: (place / "file").mkdir(), r"file: is there already, and no folder; choose another place"),
+        (lambda place: (place / "none").open(), r"none: no such file or folder"),
+        (lambda place: place.open(), r": is a folder; give a file"),
+    ],
+)
+def test_what_the_system_says_of_a_file_comes_with_a_remedy(make, said, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError) as caught:
+        make(tmp_path)
+    assert re.search(said, cli._words_of(caught.value)) and "Errno" not in cli._words_of(caught.value)
+
+
+def test_an_interruption_is_told(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["svilm", "version"])
+    for raised in (SystemExit(130), KeyboardInterrupt()):
+        monkeypatch.setattr(cli, "app", lambda raised=raised: (_ for _ in ()).throw(raised))
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert end.value.code == 130 and capsys.readouterr().err == "svilm: interrupted\n"

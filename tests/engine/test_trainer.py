@@ -1,6 +1,7 @@
 import math
 import os
 import signal
+import time
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -253,25 +254,41 @@ def test_the_best_weights_need_something_to_choose_by(tmp_path):
         run(tmp_path, 1, training=Training(steps=1, keep="best"))
 
 
-@pytest.mark.parametrize("stop", [1, 3])
-def test_sigterm_saves_the_very_step_and_the_run_goes_on_as_if_nothing_had_been(tmp_path, stop, capsys):
+@pytest.mark.parametrize(
+    ("stop", "number", "code"), [(1, signal.SIGTERM, 0), (3, signal.SIGTERM, 0), (2, signal.SIGINT, 130)]
+)
+def test_a_signal_saves_the_very_step_and_the_run_goes_on_as_if_nothing_had_been(tmp_path, stop, number, code, capsys):
     def interrupted(seed):
         if seed == stop:
-            os.kill(os.getpid(), signal.SIGTERM)
-            os.kill(os.getpid(), signal.SIGTERM)  # impatience does no harm
+            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)  # torchrun passes on what all have got
         return batch(seed=seed)
 
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(number)
     training = Training(steps=5, log_every=1, save_every=100)
     straight = run(tmp_path / "a", 5, training=training)
     with pytest.raises(SystemExit) as stopped:
         run(tmp_path / "b", 5, training=training, data=interrupted)
-    assert stopped.value.code == 0 and "SIGTERM at step" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert stopped.value.code == code and f"{number.name} at step {stop + 1}; " in capsys.readouterr().err
+    assert signal.getsignal(number) is before
     assert Checkpoints(tmp_path / "b" / "checkpoints").latest().name == f"step_{stop + 1:08d}"
     resumed = run(tmp_path / "b", 5, training=training, encoder=model(seed=99))
     for (name, one), (_, other) in zip(straight.named_parameters(), resumed.named_parameters(), strict=True):
         assert torch.equal(one, other), name
+
+
+def test_who_asks_again_is_not_kept_waiting(tmp_path, monkeypatch):
+    monkeypatch.setattr("svilm.engine.trainer.IMPATIENCE", 0.0)
+
+    def interrupted(seed):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+        return batch(seed=seed)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, 2, data=interrupted)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_an_error_of_the_loader_is_not_taken_for_a_stop(tmp_path):

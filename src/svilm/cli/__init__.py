@@ -1,6 +1,8 @@
 """The command line.  Only light imports here: `svilm --help` answers at once."""
 
+import errno
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -51,6 +53,7 @@ app.command("search")(index.search)
 app.command("app")(page.serve)
 app.command("bench")(bench.bench)
 
+_SETTING = re.compile(r"[a-z_]\w*(\.\w+)*=")
 Folder = Annotated[Path, typer.Argument(help="Folder to write to.", metavar="DIR")]
 
 
@@ -77,22 +80,29 @@ def world(
     force: Annotated[bool, typer.Option("--force", help="Replace a world with other settings.")] = False,
 ) -> None:
     """Draw a world of moving shapes: real mp4 files with exact truth, in the benchmarks' own formats."""
-    from svilm.data.world import draw_world
+    from svilm.data.world import draw_world, read_untrimmed
 
-    print(
-        draw_world(
-            folder,
-            clips=clips,
-            test_clips=test_clips,
-            untrimmed=untrimmed,
-            seed=seed,
-            size=size,
-            frames=frames,
-            fps=fps,
-            workers=workers,
-            force=force,
-        )
+    drawn = draw_world(
+        folder,
+        clips=clips,
+        test_clips=test_clips,
+        untrimmed=untrimmed,
+        seed=seed,
+        size=size,
+        frames=frames,
+        fps=fps,
+        workers=workers,
+        force=force,
     )
+    clip, long = frames / fps, sum(video.num_frames / video.fps for video in read_untrimmed(folder))
+    print(f"  {'folder':<11} {folder}{', there already' if drawn.reused else f', drawn in {drawn.seconds:.1f} s'}")
+    for name, count, seconds in (
+        ("clips", drawn.clips, drawn.clips * clip),
+        ("test clips", drawn.test_clips, drawn.test_clips * clip),
+        ("long videos", drawn.untrimmed, long),
+    ):
+        print(f"  {name:<11} {count:>8}  {seconds / 60:.1f} min")
+    print(f"next: svilm prepare videocc {drawn.videocc} --videos {drawn.videos} --to train.jsonl")
 
 
 @app.command()
@@ -159,15 +169,45 @@ def main() -> NoReturn:
     """
     if os.getcwd() not in sys.path:  # a reader or a task of the user's own may lie here
         sys.path.append(os.getcwd())
+    sys.argv[1:] = _each_set(sys.argv[1:])
     try:
         app()
     except KeyboardInterrupt:
         _stop("interrupted", 130)
+    except SystemExit as end:  # typer makes one of a KeyboardInterrupt, without a word
+        if end.code == 130 and type(end) is SystemExit:
+            _stop("interrupted", 130)
+        raise
     except Exception as error:
         if os.environ.get("SVILM_TRACEBACK") == "1" or not _expected(error):
             raise
-        _stop(str(error), 1)
+        _stop(_words_of(error), 1)
     sys.exit(0)
+
+
+def _each_set(words: list[str]) -> list[str]:
+    """The command line with --set before each setting, where several were written behind one: --set a.b=1 c.d=2."""
+    found: list[str] = []
+    for word in words:
+        behind = len(found) > 1 and found[-2] == "--set" and _SETTING.match(found[-1])
+        found += ["--set", word] if behind and _SETTING.match(word) else [word]
+    return found
+
+
+def _words_of(error: Exception) -> str:
+    """An error for people: what the system says of a file comes behind its name, with what to do."""
+    if not isinstance(error, OSError) or error.errno is None or error.filename is None:
+        return str(error)
+    why = {
+        errno.EACCES: "no permission to read or write there; choose another place, or change its permissions",
+        errno.EROFS: "nothing can be written there; choose another place",
+        errno.EEXIST: "is there already, and no folder; choose another place",
+        errno.ENOTDIR: "a file stands where a folder is needed; choose another place",
+        errno.EISDIR: "is a folder; give a file",
+        errno.ENOENT: "no such file or folder",
+        errno.ENOSPC: "the disk is full",
+    }.get(error.errno, error.strerror or str(error))
+    return f"{error.filename}: {why}"
 
 
 def _expected(error: Exception) -> bool:
@@ -178,5 +218,10 @@ def _expected(error: Exception) -> bool:
 
 
 def _stop(message: str, code: int) -> NoReturn:
+    if "tqdm" in sys.modules:
+        from tqdm import tqdm
+
+        for bar in list(getattr(tqdm, "_instances", ())):
+            bar.close()  # or the message would stand behind it
     print(f"svilm: {message}", file=sys.stderr)
     sys.exit(code)

@@ -20,7 +20,8 @@ def evaluate(
         ),
     ],
     data: Annotated[
-        Path | None, typer.Option("--data", help="With a TASK: the manifest to score it on; default: the run's.")
+        Path | None,
+        typer.Option("--data", help="With a TASK: the manifest to score it on, as --test; default: the run's."),
     ] = None,
     test: TestFile = None,
     scenes: ScenesFile = None,
@@ -57,6 +58,7 @@ def evaluate(
         print_scores(score(run, folder))
         print(place_of(run, folder) / "scores.json")
         return
+    data, test = data or test, None  # there is one list to score a TASK on, whatever it is called
     own = [] if data is None else [f"{task[0]}.manifest={json.dumps(str(data.absolute()))}"]
     run = with_files(load_run(folder), None, test, scenes, [*own, *(settings or [])], jump_cuts)
     print_scores(evaluate_only(run, folder, task[0]))

@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
+from math import inf
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -37,6 +38,7 @@ __all__ = [
     "read_row",
     "refuse_to_replace",
     "refuse_unwritable",
+    "shared_clips",
     "verified",
     "write_manifest",
 ]
@@ -245,6 +247,20 @@ def refuse_unwritable(path: Path) -> None:
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
         raise ManifestError(f"cannot write {path} ({reason}); choose another --to") from None
+
+
+def shared_clips(learned: Manifest, tested: Manifest) -> set[str]:
+    """Ids of those clips of ``tested`` that overlap with a clip of ``learned``: a part of the same file."""
+    spans: dict[str, list[tuple[float, float, str]]] = {}
+    for entry in tested:
+        path = os.path.join(tested.root, entry.video)
+        spans.setdefault(path, []).append((entry.start or 0.0, inf if entry.end is None else entry.end, entry.id))
+    found, root = set[str](), learned.root
+    for entry in learned:
+        for start, end, name in spans.get(os.path.join(root, entry.video), ()):
+            if (entry.start or 0.0) < end and start < (inf if entry.end is None else entry.end):
+                found.add(name)
+    return found
 
 
 def refuse_to_replace(path: Path) -> None:

@@ -63,6 +63,7 @@ def _keeping_sigchld() -> Iterator[None]:
 
 
 def _begin(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the training process saves first
     torch.set_num_threads(1)  # a forked child hangs in torch's OpenMP pool otherwise, and cores are shared
     if hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

@@ -15,6 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
 
 from svilm.config import Config, ConfigError, ManifestFile
 from svilm.engine.exams import Best, Exams
@@ -62,45 +63,56 @@ class Training(Config):
     """Manifest by which the best weights are chosen; a test split is taken too, and every score then says so."""
 
 
+IMPATIENCE = 2.0
+"""Seconds: torchrun passes the SIGINT of a terminal on to processes that have got it already."""
+
+
 class NonFiniteError(ArithmeticError):
     """A loss or gradient that is not a number; training stopped before the optimiser could use it."""
 
 
 class Terminated(SystemExit):
-    """SIGTERM ended training after a checkpoint; the process exits with code 0, as schedulers want it."""
+    """A signal ended training after a checkpoint.
 
-    def __init__(self, step: int, folder: Path) -> None:
-        super().__init__(0)
+    The process exits with code 0 after SIGTERM, as schedulers want it, and with 130 after SIGINT (Ctrl-C).
+    """
+
+    def __init__(self, step: int, folder: Path, number: int) -> None:
+        super().__init__(130 if number == signal.SIGINT else 0)
         if rank() == 0:
-            print(f"stopped by SIGTERM at step {step}; the same command goes on from {folder}", file=sys.stderr)
+            name = signal.Signals(number or signal.SIGTERM).name
+            tqdm.write(f"stopped by {name} at step {step}; the same command goes on from {folder}", file=sys.stderr)
 
 
 class _Supply:
-    """The batches of a run; while it is entered, SIGTERM ends them before the next one instead of the process."""
+    """The batches of a run; while it is entered, SIGTERM and SIGINT end them before the next one, not the process."""
 
     def __init__(self, batches: Iterable[TrainingBatch]) -> None:
         self._batches = batches
         self._stream: Iterator[TrainingBatch] = iter(())
-        self._asked = False
-        self._before: Any = None
+        self.asked, self._since = 0, 0.0
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "_Supply":
         if threading.current_thread() is threading.main_thread():  # Python takes signals nowhere else
-            self._before = signal.signal(signal.SIGTERM, self._ask)
+            self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
         self._stream = iter(self._batches)
         return self
 
     def __exit__(self, *error: object) -> None:
         self._stream = iter(())  # whose processes end now, before anybody waits for them at the end of the program
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+        for number, before in self._before.items():
+            signal.signal(number, before)
 
     def _ask(self, number: int, frame: object) -> None:
-        self._asked = True
+        if self.asked and number == signal.SIGINT and time.monotonic() - self._since > IMPATIENCE:
+            raise KeyboardInterrupt
+        if not self.asked:
+            self.asked, self._since = number, time.monotonic()
 
     def next(self) -> TrainingBatch | None:
         """The next batch, or None on every rank when any of them was asked to stop."""
-        batch = None if self._asked else next(self._stream)
+        batch = None if self.asked else next(self._stream)
         return batch if all_agree(batch is not None) else None
 
 
@@ -126,7 +138,8 @@ def train(
     ``batches(start, stop)`` gives this rank's batches of those steps.  ``first_batch`` sees the first one before
     any step is taken; ``judge`` gives the number by which the best weights are known.  Raises NonFiniteError for
     a loss or gradient that is not finite, and ValueError when more clips than ``skip_budget`` allows could not be
-    read.  After SIGTERM all ranks save a checkpoint of the step they have finished and raise Terminated (exit code 0).
+    read.  After SIGTERM or SIGINT all ranks save a checkpoint of the step they have finished and raise Terminated; a
+    second SIGINT, more than IMPATIENCE seconds later, ends them at once.
     """
     optimizer = build_optimizer(optim, [*model.named_parameters(), *task.named_parameters()])
     average = _average(model, task, training.average)
@@ -145,7 +158,7 @@ def train(
             batch = supply.next()
             if batch is None:
                 state.save(step, must=True)
-                raise Terminated(step, folder)
+                raise Terminated(step, folder, supply.asked)
             waited = time.monotonic() - asked
             meter.count(batch, skip_budget)
             if step == 0 and rank() == 0:

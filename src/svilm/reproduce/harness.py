@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from svilm.config import ConfigError, named_manifests, override, settings
+from svilm.preflight import differences
 from svilm.recipes import recipe
 from svilm.reproduce.sources import REAL, WORLD, Sources, manifest_of
 from svilm.reproduce.steps import STEPS, Step
 from svilm.reproduce.tables import Row, Settings, Table
-from svilm.run import Run, differences, execute, load_run
+from svilm.run import Run, execute, load_run
 
 Cell = tuple[str, str]
 NEUTRAL = ("device", "timeout_minutes", "data.workers", "training.log_every", "training.save_every")
