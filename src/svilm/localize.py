@@ -35,6 +35,8 @@ class Timeline:
     """Seconds."""
     detections: tuple[Detection, ...]
     """All of it, the best first; many overlap."""
+    snippet: float = 0.0
+    """Seconds that one snippet of the run's training sees; 0: not known."""
 
     def clear(self, most: int = 10, overlap: float = 0.3, least: float = 0.1) -> tuple[Detection, ...]:
         """At most so many detections, in order of time, that overlap with no better one by more than ``overlap`` and
@@ -42,9 +44,15 @@ class Timeline:
         return tuple(sorted(_clear(self.detections, most, overlap, least), key=lambda row: row[0].start))
 
     def text(self, most: int = 10) -> str:
-        """The clear detections as lines of text, each with a bar along the video."""
-        head = f"{self.video}: {self.duration:.1f} s, {len(self.detections)} detections"
-        return "\n".join([head, *(_line(segment, score, self.duration) for segment, score in self.clear(most))])
+        """The clear detections as lines of text, each with a bar along the video; a note where it is too short."""
+        head = f"{self.video}: {self.duration:.{_digits(self.duration)}f} s, {len(self.detections)} detections"
+        lines = [_line(segment, score, self.duration) for segment, score in self.clear(most)]
+        if self.duration < self.snippet:
+            lines.append(
+                f"  note: the video is shorter than one snippet of training ({self.snippet:.3g} s), so what is found "
+                "in it means little"
+            )
+        return "\n".join([head, *lines])
 
     def draw(self, path: Path, most: int = 10, truth: Sequence[Segment] = ()) -> None:
         """Write a picture of the clear detections over the frames of the video, below the true segments if given."""
@@ -92,7 +100,7 @@ def detect(run: str | Path, video: str | Path, *, encoder: str = "", device: str
         detections = [(Segment(start, end, NAMELESS), score) for start, end, score in found.tolist()]
     else:
         detections = task.label(entry, snippets, found)
-    return Timeline(video, index.duration, tuple(detections))
+    return Timeline(video, index.duration, tuple(detections), origin.windows.frames / origin.windows.fps)
 
 
 def _encoder(folder: Path, origin: Origin, name: str, device: str) -> SViLM:
@@ -118,8 +126,15 @@ def _clear(detections: Sequence[Detection], most: int, overlap: float, least: fl
     return kept
 
 
+def _digits(duration: float) -> int:
+    """Digits after the point of times in a video of so many seconds."""
+    return 1 if duration >= 10 else 2 if duration >= 1 else 3
+
+
 def _line(segment: Segment, score: float, duration: float, width: int = 40) -> str:
     first, last = (round(width * time / duration) for time in (segment.start, segment.end))
     first = min(first, width - 1)  # also the last moment has a bar
     bar = "·" * first + "█" * max(1, last - first)
-    return f"{segment.start:8.1f} {segment.end:8.1f} s  {score:5.3f}  {bar[:width]:·<{width}}  {segment.label}"
+    digits = _digits(duration)
+    times = f"{segment.start:8.{digits}f} {segment.end:8.{digits}f} s"
+    return f"{times}  {score:5.3f}  {bar[:width]:·<{width}}  {segment.label}"
