@@ -55,7 +55,7 @@ def test_an_extra_lists_what_it_lacks() -> None:
     (finding,) = doctor.extras(REQUIRES, {"tensorboard": "2.3"})
     assert (finding.name, finding.state, finding.breaks) == ("log", "missing", False)
     assert "lacks tensorboard" in finding.detail
-    assert finding.remedy == 'pip install "svilm[log]"'
+    assert finding.remedy == 'pip install -e ".[log]"'
 
 
 def test_names_of_packages_are_compared_as_the_index_compares_them(monkeypatch: pytest.MonkeyPatch) -> None:

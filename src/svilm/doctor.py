@@ -204,7 +204,7 @@ def extras(requires: Iterable[str], versions: Mapping[str, str]) -> list[Finding
         parts = [each for each in _wanted(requires, extra) if each not in core]
         lacking = [each.name for each in parts if not _fits(each, versions.get(_normal(each.name)))]
         if lacking:
-            detail, remedy = f"{gives} (lacks {', '.join(lacking)})", f'pip install "svilm[{extra}]"'
+            detail, remedy = f"{gives} (lacks {', '.join(lacking)})", f'pip install -e ".[{extra}]"'
             findings.append(Finding(extra, "missing", detail, remedy))
         elif parts:
             findings.append(Finding(extra, "ok", gives))
@@ -285,7 +285,7 @@ def words(answer: Answer | None) -> list[Finding]:
     if answer.text.startswith("spacy:"):
         return [Finding("noun phrases", "ok", f"by spaCy's pipeline {answer.text.removeprefix('spacy:')}")]
     detail = "by the offline chunker; the paper's come from spaCy, of which no pipeline with a parser is here"
-    spacy = "" if importlib.util.find_spec("spacy") else 'pip install "svilm[nlp]" && '
+    spacy = "" if importlib.util.find_spec("spacy") else 'pip install -e ".[nlp]" && '
     return [Finding("noun phrases", "ok", detail, f"{spacy}python -m spacy download en_core_web_sm")]
 
 

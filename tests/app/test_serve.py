@@ -65,7 +65,7 @@ def test_without_the_extra_the_remedy_is_told(missing: str) -> None:
     words = [sys.executable, "-c", program, "app", "some.index"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
-    assert done.stderr == f"svilm: the page needs {missing}: pip install 'svilm[app]'\n"
+    assert done.stderr == f"svilm: the page needs {missing}: pip install -e '.[app]' in svilm's checkout\n"
 
 
 def test_a_port_that_is_taken() -> None:

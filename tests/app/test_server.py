@@ -83,6 +83,10 @@ def test_time_lines(port: int, index: FakeIndex) -> None:
     expected = index.timeline("a", "long.mp4")
     assert [point[:2] for point in said[ids["long.mp4"]]] == [[moment.start, moment.end] for moment, _ in expected]
     assert get(port, "/api/timelines?q=a").status == 422
+    wrong = get(port, f"/api/timelines?q=a&video={ids['long.mp4']}&video=1")
+    assert wrong.status == 422 and wrong.json["error"].startswith("video '1': String should match")
+    assert wrong.json["remedy"] == "change video in the address"
+    assert "1" * 41 not in get(port, "/api/timelines?q=a&video=" + "1" * 41).json["error"]
     assert get(port, "/api/timelines?q=a&video=" + "0" * 18).status == 404
     assert get(port, "/api/timelines?q=a" + f"&video={ids['old.avi']}" * 25).status == 422
 

@@ -27,6 +27,8 @@ from svilm.search.store import Vector
 T = TypeVar("T")
 
 LONGEST_QUERY = 300
+LONGEST_TOLD = 40
+"""Characters of a wrong value that an answer repeats."""
 """Characters."""
 MOST_RESULTS = 96
 MOST_TIMELINES = 24
@@ -344,8 +346,10 @@ async def _refused(_: Request, error: Any) -> Response:
 
 async def _invalid(_: Request, error: Any) -> Response:
     problem = error.errors()[0]
-    name = str(problem["loc"][-1])
-    return JSONResponse({"error": f"{name}: {problem['msg']}", "remedy": f"change {name} in the address"}, 422)
+    name = [str(part) for part in problem["loc"] if isinstance(part, str)][-1]  # a number tells which of a list
+    given = problem.get("input")
+    told = f" {given!r}" if isinstance(given, str) and len(given) <= LONGEST_TOLD else ""
+    return JSONResponse({"error": f"{name}{told}: {problem['msg']}", "remedy": f"change {name} in the address"}, 422)
 
 
 async def _unknown(_: Request, error: Any) -> Response:

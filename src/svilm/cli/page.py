@@ -38,7 +38,7 @@ def serve(
         missing = (error.name or "").partition(".")[0]
         if missing not in ("fastapi", "starlette", "uvicorn"):
             raise
-        raise ValueError(f"the page needs {missing}: pip install 'svilm[app]'") from None
+        raise ValueError(f"the page needs {missing}: pip install -e '.[app]' in svilm's checkout") from None
 
     page.serve(
         index,

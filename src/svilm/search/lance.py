@@ -26,7 +26,7 @@ def library() -> Any:
     try:
         import lancedb
     except ImportError:
-        raise ValueError("the store lancedb needs LanceDB: pip install 'svilm[search]'") from None
+        raise ValueError("the store lancedb needs LanceDB: pip install -e '.[search]' in svilm's checkout") from None
     return lancedb
 
 

@@ -31,7 +31,7 @@ def connect(address: str) -> Any:
     try:
         from qdrant_client import QdrantClient
     except ImportError:
-        raise ValueError("the store qdrant needs its client: pip install 'svilm[search]'") from None
+        raise ValueError("the store qdrant needs its client: pip install -e '.[search]' in svilm's checkout") from None
     if "://" not in address:
         return QdrantClient(path=str(Path(address).absolute()), force_disable_check_same_thread=True)
     client = QdrantClient(url=address, api_key=os.environ.get(KEY), check_compatibility=False)
