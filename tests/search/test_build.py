@@ -245,6 +245,36 @@ def test_what_does_not_belong_together_is_refused(whole, videos, model_folder, t
         assert opened.path_of("upper.MP4") == tmp_path / "moved" / "upper.MP4"
 
 
+def test_what_is_refused_leaves_nothing_behind(whole, videos, model_folder, tmp_path):
+    with pytest.raises(ValueError, match="no such folder of videos"):
+        index(tmp_path / "nowhere", tmp_path / "a" / "b", model_folder)
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes").touch()
+    with pytest.raises(ValueError, match="is a file"):
+        index(videos / "upper.MP4", tmp_path / "mine", model_folder)
+    assert os.listdir(tmp_path / "mine") == ["notes"]
+    before = sorted(os.listdir(whole.folder))
+    with pytest.raises(ValueError, match="was made with splitting"):
+        index(videos, whole.folder, model_folder, splitting=Splitting())
+    assert sorted(os.listdir(whole.folder)) == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such locks")
+def test_a_lock_that_was_taken_away_meanwhile_is_none(tmp_path, monkeypatch):
+    import fcntl
+
+    through = fcntl.flock
+
+    def late(file, how):
+        (tmp_path / "i" / "lock").unlink()
+        through(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(ValueError, match="another process is indexing into it"), build._alone(tmp_path / "i"):
+        pass
+
+
 def test_the_short_form_of_what_an_index_must_survive(tmp_path):
     outcome = kill_indexing(Plan(seed=0, fast=True, folder=tmp_path))
     assert not outcome.problems, outcome

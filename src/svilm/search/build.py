@@ -4,7 +4,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -17,6 +17,7 @@ from svilm.data.prepare.videos import EXTENSIONS
 from svilm.data.scan import printable
 from svilm.runtime import gather_objects, rank, world_size
 from svilm.search.ledger import (
+    ABOUT,
     About,
     Failure,
     Journal,
@@ -272,8 +273,10 @@ def _fold(folder: Path, about: About, found: Mapping[str, Found] | None) -> None
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Keep other processes from writing the index; the system lets go of the lock when the process ends."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Keep other processes from writing the index; the system lets go of the lock when the process ends.
+
+    What fails before there is an index leaves behind nothing that was not there.
+    """
     if rank() > 0:
         yield
         return
@@ -281,10 +284,24 @@ def _alone(folder: Path) -> Iterator[None]:
         import fcntl
     except ImportError:  # Windows
         fcntl = None  # type: ignore[assignment]
-    with open(folder / "lock", "a") as file:
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = folder / "lock"
+    new = not lock.exists()
+    with open(lock, "a") as file:
         if fcntl is not None:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
+                    raise BlockingIOError  # one that failed took its lock away, and another has a new one
             except OSError:
                 raise ValueError(f"{folder}: another process is indexing into it; wait for it to end") from None
-        yield
+        try:
+            yield
+        except BaseException:
+            if new and not (folder / ABOUT).exists():
+                with suppress(OSError):  # in a folder where something else was put meanwhile
+                    lock.unlink()
+                    for place in made:
+                        place.rmdir()
+            raise
