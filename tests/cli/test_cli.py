@@ -100,7 +100,7 @@ def test_from_a_folder_of_videos_to_a_report(world, tmp_path):
     sets = [word for setting in small for word in ("--set", setting)]
     run = tmp_path / "run"
     code, out, error = call("train", "tiny", "--data", train, "--test", scenes, "--scenes", scenes, "--to", run, *sets)
-    assert code == 0 and "retrieval/text_to_video/R@10" in out, error
+    assert code == 0 and "retrieval/text_to_video/R@10" in out and f"svilm report {run} draws" in out, error
     code, again, error = call("train", "tiny", "--resume", "--to", run)
     assert code == 0 and again == out, error
     for words in (("--set", "optim.lr=5"), ("--test", scenes)):

@@ -64,6 +64,7 @@ def train(
     scores = execute(run, folder)
     if os.environ.get("RANK", "0") == "0":  # under torchrun every rank has the scores
         print_scores(scores)
+        print(f"{folder / 'scores.json'}; how each was computed is in protocols.json; svilm report {folder} draws them")
 
 
 def look(
