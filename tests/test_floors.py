@@ -13,7 +13,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "svilm"
 
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"version", "entries", "types", "config", "runtime", "hub", "provenance"}),
+    frozenset({"version", "entries", "arrays", "types", "config", "runtime", "hub", "provenance"}),
     frozenset({"data", "models", "losses", "metrics", "draw"}),
     frozenset({"engine", "features"}),
     frozenset({"tasks"}),

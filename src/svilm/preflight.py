@@ -10,6 +10,7 @@ from typing import Any
 from svilm.config import Config, ConfigError, named_manifests, settings
 from svilm.data.loader import Data
 from svilm.data.manifest import Manifest, shared_clips
+from svilm.models.dual import DualEncoderConfig
 from svilm.runtime import rank, world_size
 from svilm.tasks.common import gallery_of
 
@@ -31,8 +32,13 @@ def open_manifests(run: Config, retrieved: Collection[str]) -> None:
             raise ConfigError(f"{name}: {error}") from None
 
 
-def refuse_misfits(data: Data, tubelet: tuple[int, int, int], items: int) -> None:
-    """Raises ConfigError for settings that would stop the training at its first batch of so many items."""
+def refuse_misfits(data: Data, model: DualEncoderConfig, items: int) -> None:
+    """Raises ConfigError for settings that would stop the training of a model at some batch of so many items."""
+    tubelet, length = model.video.tubelet, data.language.max_length
+    if length > model.text.positions:
+        raise ConfigError(
+            f"data.language.max_length = {length} must be at most model.text.positions = {model.text.positions}"
+        )
     frames, share = data.sampling.num_frames, data.batch // world_size()
     wanted = [
         ("data.sampling.num_frames", frames, "the frames of model.video.tubelet", tubelet[0]),

@@ -135,7 +135,7 @@ def execute(run: Run, folder: Path) -> dict[str, float]:
                 _write_description(run, manifest, folder)
             context = _context(run, folder, device, lambda: initial_encoder(run.model, run.start, run.seed).to(device))
             job = run.task.job(context)
-            refuse_misfits(run.data, run.model.video.tubelet, job.items)
+            refuse_misfits(run.data, run.model, job.items)
         warn_of_seen(run)
         trained = train(
             job.model,

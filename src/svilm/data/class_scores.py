@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from svilm.data.arrays import read_arrays
+from svilm.arrays import read_arrays
 
 FIELDS = ("ids", "classes", "scores", "source")
 

@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import Float, Float64, Int64, UInt8
 from pydantic import Field
 
+from svilm.arrays import read_arrays
 from svilm.config import Config
-from svilm.data.arrays import read_arrays
 from svilm.data.decode import VideoIndex, read_frames
 from svilm.data.sample import Sampling, placement
 from svilm.entries import Entry

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from svilm.data.arrays import read_arrays as plain_arrays
+from svilm.arrays import read_arrays as plain_arrays
 
 
 class ScoreFileError(ValueError):

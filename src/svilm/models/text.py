@@ -56,7 +56,7 @@ class TextEncoder(nn.Module):
         if ids.shape[1] > self.config.positions:
             raise ValueError(
                 f"texts of {ids.shape[1]} word pieces, but the text encoder has {self.config.positions} positions; "
-                "cut them, or raise text.positions"
+                "lower data.language.max_length, or raise model.text.positions"
             )
         everywhere = mask[:, None, None]  # (U, 1, 1, L): the same for all heads and queries
         states = self._words(ids)

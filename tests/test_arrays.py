@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from svilm.data.arrays import read_arrays
+from svilm.arrays import read_arrays
 
 TABLE = np.arange(12, dtype=np.float32).reshape(4, 3)
 
