@@ -89,6 +89,8 @@ def test_what_is_no_text_is_refused():
     encode = inspect.unwrap(SViLM.encode_text)  # as users have it, without the type checks of the tests
     with pytest.raises(TypeError, match=r"texts\[1\] is 7, of type int; give texts"):
         encode(own_model(), ["a red circle", 7])
+    with pytest.raises(TypeError, match=r"texts\[0\] is None, of type NoneType; give texts"):
+        encode(own_model(), None)
 
 
 @pytest.mark.parametrize(

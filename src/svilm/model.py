@@ -1,7 +1,7 @@
 """A trained S-ViLM to use: `svilm.load(path)`, then encode videos and texts, or ask where a noun is."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -138,7 +138,7 @@ class SViLM:
 
         No texts give no rows.  Raises TypeError for what is no text.
         """
-        many = [texts] if isinstance(texts, str) else list(texts)
+        many = list(texts) if isinstance(texts, Iterable) and not isinstance(texts, str) else [texts]
         for number, text in enumerate(many):
             if not isinstance(text, str):
                 raise TypeError(f"texts[{number}] is {text!r}, of type {type(text).__name__}; give texts")
