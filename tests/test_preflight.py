@@ -5,7 +5,14 @@ import pytest
 from svilm.config import ConfigError, override
 from svilm.data.manifest import Entry, Header, shared_clips, write_manifest
 from svilm.data.manifest import Manifest as Opened
-from svilm.preflight import leaving_no_trace, refuse_misfits, remark_on_lists, scored_lists, seen_in_training
+from svilm.preflight import (
+    leaving_no_trace,
+    refuse_misfits,
+    refuse_too_few,
+    remark_on_lists,
+    scored_lists,
+    seen_in_training,
+)
 from svilm.recipes import recipe
 
 
@@ -43,18 +50,25 @@ def test_clips_that_overlap_with_training_clips_are_found_and_told(tmp_path):
         (["data.paste.clip_window=3"], "data.sampling.num_frames = 8 must be a multiple of data.paste.clip_window = 3"),
         (["data.paste.block=3"], "data.batch over the ranks = 64 must be a multiple of data.paste.block = 3"),
         (["data.language.max_length=999"], "max_length = 999 must be at most model.text.positions = "),
-        (["data.batch=101"], "100 items to train on, fewer than data.batch = 101; add --set data.batch=100 or less"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(settings, said):
     run = recipe("tiny")
-    refuse_misfits(run.data, run.model, 100)
+    refuse_misfits(run.data, run.model)
     run = override(run, settings)
     with pytest.raises(ConfigError, match=said):
-        refuse_misfits(run.data, run.model, 100)
+        refuse_misfits(run.data, run.model)
     if "paste" in settings[0]:
         run = override(run, ["data.paste.probability=0"])
-        refuse_misfits(run.data, run.model, 100)
+        refuse_misfits(run.data, run.model)
+
+
+def test_fewer_items_than_a_batch_are_refused():
+    refuse_too_few(recipe("tiny").data, 64)
+    with pytest.raises(
+        ConfigError, match="63 items to train on, fewer than data.batch = 64; add --set data.batch=63 or"
+    ):
+        refuse_too_few(recipe("tiny").data, 63)
 
 
 def test_a_refusal_leaves_no_trace_and_an_interruption_leaves_all(tmp_path):

@@ -32,8 +32,8 @@ def open_manifests(run: Config, retrieved: Collection[str]) -> None:
             raise ConfigError(f"{name}: {error}") from None
 
 
-def refuse_misfits(data: Data, model: DualEncoderConfig, items: int) -> None:
-    """Raises ConfigError for settings that would stop the training of a model at some batch of so many items."""
+def refuse_misfits(data: Data, model: DualEncoderConfig) -> None:
+    """Raises ConfigError for settings that would stop the training of a dual encoder on clips at some batch."""
     tubelet, length = model.video.tubelet, data.language.max_length
     if length > model.text.positions:
         raise ConfigError(
@@ -52,6 +52,10 @@ def refuse_misfits(data: Data, model: DualEncoderConfig, items: int) -> None:
     for name, value, of, part in wanted:
         if value % part:
             raise ConfigError(f"{name} = {value} must be a multiple of {of} = {part}")
+
+
+def refuse_too_few(data: Data, items: int) -> None:
+    """Raises ConfigError for fewer items than one batch has."""
     if items < data.batch:
         raise ConfigError(
             f"{data.manifest} has {items} items to train on, fewer than data.batch = {data.batch}; "

@@ -29,6 +29,7 @@ from svilm.preflight import (
     leaving_no_trace,
     open_manifests,
     refuse_misfits,
+    refuse_too_few,
     remark_on_lists,
     scored_lists,
     warn_of_seen,
@@ -135,7 +136,9 @@ def execute(run: Run, folder: Path) -> dict[str, float]:
                 _write_description(run, manifest, folder)
             context = _context(run, folder, device, lambda: initial_encoder(run.model, run.start, run.seed).to(device))
             job = run.task.job(context)
-            refuse_misfits(run.data, run.model, job.items)
+            refuse_too_few(run.data, job.items)
+            if isinstance(job.model, DualEncoder):  # others are trained on features
+                refuse_misfits(run.data, run.model)
         warn_of_seen(run)
         trained = train(
             job.model,
@@ -184,7 +187,9 @@ def evaluate_only(run: Run, folder: Path, family: str) -> dict[str, float]:
     and ValueError when the run has not finished.
     """
     _required(_manifest_of(run, family), f"{family}.manifest", " (--data FILE)")
-    context = _trained(run, folder, device_for(run.device))
+    with leaving_no_trace(place_of(run, folder)):
+        context = _trained(run, folder, device_for(run.device))
+        _ = context.encoder  # which an unfinished run has not
     others = {name: type(getattr(run, name))() for name in EVALUATIONS if name != family}
     alone = run.model_copy(update=others)
     families = evaluations(alone, context.encoder, context.tokenizer, context.results)
@@ -233,8 +238,8 @@ def _context(run: Run, folder: Path, device: torch.device, make_encoder: Callabl
 
 def _trained(run: Run, folder: Path, device: torch.device) -> Context:
     """That of a finished run, with a place for scores that are not those of its own lists."""
-    encoder = SViLM.from_pretrained(folder, run.device).encoder  # first: an unfinished run shall leave nothing behind
-    context, place = _context(run, folder, device, lambda: encoder), place_of(run, folder)
+    context = _context(run, folder, device, lambda: SViLM.from_pretrained(folder, run.device).encoder)
+    place = place_of(run, folder)
     if place == folder:
         return context
     place.mkdir(exist_ok=True)
