@@ -66,7 +66,7 @@ def test_settings_that_do_not_go_together_are_refused(settings, said):
 def test_fewer_items_than_a_batch_are_refused():
     refuse_too_few(recipe("tiny").data, 64)
     with pytest.raises(
-        ConfigError, match="63 items to train on, fewer than data.batch = 64; add --set data.batch=63 or"
+        ConfigError, match=r"63 items to train on, fewer than data.batch = 64; add --set data.batch=63 or"
     ):
         refuse_too_few(recipe("tiny").data, 63)
 
