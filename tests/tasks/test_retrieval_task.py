@@ -37,6 +37,7 @@ def test_rows_of_the_same_clip_are_one_item_with_all_their_captions(tmp_path):
         assert scores.metrics[f"retrieval_transductive/{direction}/R@1"] == 100
     assert scores.metrics["retrieval_chance/text_to_video/R@1"] == pytest.approx(100 / 3)
     assert (scores.scored, scores.official) == (4, 4) and "1 rows of clips that other rows have" in scores.protocol
+    assert "; ONLY 3 CLIPS, OF WHICH ANY MODEL HAS THE RIGHT ONE AMONG THE FIRST 10" in scores.protocol
 
 
 def test_what_has_no_caption_is_refused_before_anything_is_encoded(tmp_path):

@@ -23,6 +23,10 @@ from svilm.tasks.common import Gallery, Reader, encode_clips, encode_texts, gall
 from svilm.types import Scores, VideoFeatures
 
 
+DEEPEST = 10
+"""Of R@1, R@5 and R@10."""
+
+
 class Retrieval(Config):
     """What is retrieved and how ties are counted."""
 
@@ -73,8 +77,10 @@ def score(vectors: Vectors, manifest: Manifest, config: Retrieval, sampling: str
     metrics |= _named("retrieval_chance/text_to_video", chance(len(positives), len(back), positives), config.ties)
     metrics |= _named("retrieval_chance/video_to_text", chance(len(back), len(positives), back), config.ties)
     twice = len(manifest) - len(vectors.clips)
-    same = f"; {twice} rows of clips that other rows have joined to them" if twice else ""
-    protocol = f"{manifest.header.protocol or manifest.header.source}{same}; {sampling}; ties: {config.ties}"
+    remarks = f"; {twice} rows of clips that other rows have joined to them" if twice else ""
+    if len(vectors.clips) <= DEEPEST:
+        remarks += f"; ONLY {len(vectors.clips)} CLIPS, OF WHICH ANY MODEL HAS THE RIGHT ONE AMONG THE FIRST {DEEPEST}"
+    protocol = f"{manifest.header.protocol or manifest.header.source}{remarks}; {sampling}; ties: {config.ties}"
     return Scores(metrics, scored=len(manifest), official=manifest.header.official, protocol=protocol)
 
 
