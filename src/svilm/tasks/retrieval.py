@@ -22,7 +22,6 @@ from svilm.models.dual import DualEncoder
 from svilm.tasks.common import Gallery, Reader, encode_clips, encode_texts, gallery_of
 from svilm.types import Scores, VideoFeatures
 
-
 DEEPEST = 10
 """Of R@1, R@5 and R@10."""
 
