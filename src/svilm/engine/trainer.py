@@ -99,10 +99,10 @@ class _Supply:
         self._stream = iter(self._batches)
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: object, *error: object) -> None:
         self._stream = iter(())  # whose processes end now, before anybody waits for them at the end of the program
-        for number, before in self._before.items():
-            signal.signal(number, before)
+        for number, before in self._before.items():  # who was asked to end heeds no second signal while ending
+            signal.signal(number, signal.SIG_IGN if kind is Terminated else before)
 
     def _ask(self, number: int, frame: object) -> None:
         if self.asked and number == signal.SIGINT and time.monotonic() - self._since > IMPATIENCE:
