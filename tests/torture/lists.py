@@ -281,7 +281,9 @@ def _json_lines(path: Path, rng: random.Random) -> tuple[dict[str, Line], Listin
         Line(asked(30)[:-1] + b', "more": 1e999}', name="a number too large"),
         Line(asked(30, question=None), name="no question"),
     ]
-    rng.shuffle(rows)
+    first, *rest = rows  # by the first line they are known from a list in brackets
+    rng.shuffle(rest)
+    rows = [first, *rest]
     end, mark = rng.choice((b"\n", b"\r\n")), rng.choice((b"", b"\xef\xbb\xbf"))
     file = path.with_suffix(".jsonl")
     file.write_bytes(mark + end.join(row.content for row in rows) + rng.choice((b"", end)))
