@@ -16,12 +16,12 @@ from torch import Tensor
 from svilm.config import Config, build
 from svilm.data.language import TEMPLATES, Language, Tokenizer
 from svilm.data.sample import Sampling, load_clip
+from svilm.data.words import cleaned
 from svilm.hub import local_folder
 from svilm.models.dual import DualEncoder, DualEncoderConfig
 from svilm.models.heat import HeatKind, heat_kind, noun_heat
 from svilm.models.weights import load_saved
 from svilm.runtime import device_for
-from svilm.search.words import cleaned
 from svilm.types import VideoFeatures
 from svilm.version import __version__
 

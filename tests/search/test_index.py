@@ -13,13 +13,13 @@ import svilm
 from svilm import backbones
 from svilm.data.decode import DecodeError, index_video, read_frames
 from svilm.data.sample import Sampling, load_clip
+from svilm.data.words import LONGEST_QUERY
 from svilm.search.build import build_index
 from svilm.search.examples import read_example
 from svilm.search.index import MOST_HITS, Index
 from svilm.search.moments import Splitting
 from svilm.search.records import Filter, Moment
 from svilm.search.sheet import write_sheet
-from svilm.search.words import LONGEST_QUERY
 from tiny_models import own_model
 
 

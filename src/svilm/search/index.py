@@ -11,11 +11,11 @@ import numpy as np
 
 from svilm.data.files import examine
 from svilm.data.nouns import noun_phrases
+from svilm.data.words import cleaned
 from svilm.search.ledger import About, Failure, read_about, read_videos, stamp_of_videos
 from svilm.search.records import Filter, Hit, IndexedVideo, Moment
 from svilm.search.store import Store, Vector
 from svilm.search.stores import open_store
-from svilm.search.words import cleaned
 
 if TYPE_CHECKING:  # an index opens at once; what needs torch waits for the first query
     from svilm.backbones import Backbone
